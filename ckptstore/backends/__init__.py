@@ -1,0 +1,1 @@
+"""Storages under one contract."""

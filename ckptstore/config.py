@@ -1,0 +1,122 @@
+"""How a store behaves: options with their units in the names, checked when they are made."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field, fields
+from typing import Literal, get_args
+
+from ckptstore.errors import ConfigError
+
+__all__ = ["Limits", "StoreConfig"]
+
+KIB = 1024
+MIB = 1024 * KIB
+
+MAX_CHUNK_BYTES = 64 * MIB
+MIN_GRACE_S = 3600.0
+
+Codec = Literal["planes", "raw"]
+Durability = Literal["full", "os"]
+OnBusy = Literal["wait", "skip", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What is refused because of its size, on the way in and on the way out.
+
+    A load checks the limits before it allocates, so a hostile or damaged
+    manifest costs no memory. Exceeding one raises LimitExceededError.
+    """
+
+    max_manifest_stored_bytes: int = 64 * MIB
+    max_manifest_raw_bytes: int = 256 * MIB
+    max_nodes: int = 2_000_000
+    """Containers, arrays and pickled parts in one field, and elements of one container."""
+    max_depth: int = 64
+    """Nesting of user metadata (values may nest without limit)."""
+    max_metadata_bytes: int = MIB
+    max_dims: int = 64
+    max_chunks: int = 4_000_000
+    max_total_bytes: int = 1 << 44
+    """Raw bytes of one checkpoint."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            _require_positive_int(item.name, getattr(self, item.name))
+
+
+def _default_workers() -> int:
+    return max(2, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreConfig:
+    """The options of one store object. Wrong ones raise ConfigError here, before any I/O."""
+
+    chunk_bytes: int = 8 * MIB
+    """Raw bytes of a full chunk, at most 64 MiB."""
+    inline_bytes: int = 4 * KIB
+    """Buffers up to this size travel inside the manifest."""
+    codec: Codec = "planes"
+    """``planes``: a sample of each chunk decides between byte planes, zstd and raw. ``raw``: never compress."""
+    memory_bytes: int = 256 * MIB
+    """Bound of the bytes in flight in one save or load, beyond a background save's snapshot."""
+    encode_workers: int = field(default_factory=_default_workers)
+    """Threads that digest, compress, read and write."""
+    io_concurrency: int = 8
+    """Requests of one save or load under way at once."""
+    durability: Durability = "full"
+    """Local stores: ``full`` flushes to the disk before a save is acknowledged, ``os`` leaves that
+    to the operating system (survives a killed process, not a power cut)."""
+    on_busy: OnBusy = "wait"
+    """What a save does while another of the same store is in flight."""
+    exit_timeout_s: float = 60.0
+    """How long the interpreter's end waits for background saves."""
+    grace_s: float = 86_400.0
+    """G of the protocol, written to a new store's marker; an existing store keeps its own."""
+    max_save_s: float | None = None
+    """T of the protocol: how long one save may take; None is half the grace."""
+    exclusive: bool = False
+    """No other process uses this store: allows a grace below an hour (tests, scratch)."""
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        for name in ("chunk_bytes", "memory_bytes", "encode_workers", "io_concurrency"):
+            _require_positive_int(name, getattr(self, name))
+        if self.chunk_bytes > MAX_CHUNK_BYTES:
+            raise ConfigError(
+                f"chunk_bytes is {self.chunk_bytes}; one chunk is one request and at most {MAX_CHUNK_BYTES} bytes"
+            )
+        if type(self.inline_bytes) is not int or not 0 <= self.inline_bytes <= 64 * KIB:
+            raise ConfigError(f"inline_bytes must be an int from 0 to 65536, not {self.inline_bytes!r}")
+        _require_choice("codec", self.codec, get_args(Codec))
+        _require_choice("durability", self.durability, get_args(Durability))
+        _require_choice("on_busy", self.on_busy, get_args(OnBusy))
+        _require_seconds("exit_timeout_s", self.exit_timeout_s)
+        _require_seconds("grace_s", self.grace_s)
+        if self.max_save_s is not None:
+            _require_seconds("max_save_s", self.max_save_s)
+        if not isinstance(self.limits, Limits):
+            raise ConfigError(f"limits must be a Limits, not {type(self.limits).__name__}")
+        if not self.exclusive and self.grace_s < MIN_GRACE_S:
+            raise ConfigError(
+                f"grace_s is {self.grace_s}; below {MIN_GRACE_S:.0f} s it is allowed only with exclusive=True, "
+                "which promises that no other process uses the store"
+            )
+
+
+def _require_positive_int(name: str, value: object) -> None:
+    if type(value) is not int or value <= 0:
+        raise ConfigError(f"{name} must be an int above 0, not {value!r}")
+
+
+def _require_seconds(name: str, value: object) -> None:
+    if type(value) not in (int, float) or not (math.isfinite(value) and value > 0):  # type: ignore[arg-type]
+        raise ConfigError(f"{name} must be a finite number of seconds above 0, not {value!r}")
+
+
+def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
