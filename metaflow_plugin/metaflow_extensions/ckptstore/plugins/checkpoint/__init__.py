@@ -1,0 +1,1 @@
+"""The ``@checkpoint`` decorator of Metaflow, on a ckptstore."""

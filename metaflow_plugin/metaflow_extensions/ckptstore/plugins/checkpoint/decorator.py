@@ -1,0 +1,193 @@
+"""``@checkpoint``: the hooks that Metaflow calls around a step."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from metaflow.decorators import StepDecorator
+from metaflow.flowspec import FlowSpec
+from metaflow.metaflow_current import current
+
+# At the top of this module for Metaflow's packaging, which carries what a decorator's
+# module imports to remote tasks. It costs nothing: ckptstore imports lazily.
+import ckptstore  # noqa: F401
+
+from .current_checkpoint import CurrentCheckpoint
+from .errors import CheckpointException
+from .flow_state import refuse_fixed_names
+from .options import DEFAULTS, Options, parse_options
+from .scope import TaskIdentity, index_path, namespace_scope
+
+__all__ = ["CheckpointDecorator"]
+
+# Beside the flows' folders. No flow can have this name, and the folder has none of the
+# files by which Metaflow's local metadata provider knows a flow.
+STORE_FOLDER = "mf.ckptstore"
+
+
+class CheckpointDecorator(StepDecorator):
+    """
+    Saves the state of a step while it runs, and gives it back after a failure.
+
+    `current.checkpoint.save()` saves the attributes of `self`; when the task is retried,
+    `current.checkpoint.is_loaded` says that a checkpoint was found and
+    `current.checkpoint.load()` sets the attributes again.
+
+    ```
+    @retry
+    @checkpoint
+    @step
+    def train(self):
+        self.epoch, self.model = 0, make_model()
+        if current.checkpoint.is_loaded:
+            current.checkpoint.load()
+        while self.epoch < 10:
+            train_one_epoch(self.model)
+            self.epoch += 1
+            current.checkpoint.save()
+    ```
+
+    Parameters
+    ----------
+    load_policy : str, optional, default "fresh"
+        Which checkpoint is found at the task's start. "fresh": the newest that an earlier
+        attempt of this very task saved. "eager": the newest of this step and foreach branch
+        in the namespace, also of other runs. "none" or None: none, `load` is given one.
+    include : List[str], optional, default None
+        The attributes to save. By default all that Metaflow would persist.
+    exclude : List[str], optional, default None
+        Attributes not to save. Not together with include.
+    temp_dir_root : str, optional, default None
+        Not available in this release: must be None.
+    show_card : bool, default False
+        Not available in this release: must be False.
+    background : bool, default False
+        Let save() return when the state is captured and write it in the background.
+        The step's end waits for what is still being written.
+
+    MF Add To Current
+    -----------------
+    checkpoint -> metaflow_extensions.ckptstore.plugins.checkpoint.current_checkpoint.CurrentCheckpoint
+        The checkpoints of the running task.
+
+        @@ Returns
+        -------
+        CurrentCheckpoint
+            Saves, restores, lists and inspects checkpoints.
+    """
+
+    name = "checkpoint"
+    defaults = DEFAULTS
+
+    _options: Options
+    _logger: Callable[..., None]
+    _datastore_type: str
+    _checkpoint: CurrentCheckpoint | None = None
+
+    def init(self) -> None:
+        self._options = parse_options(self.attributes)
+        # Metaflow leaves None out of what it hands to the task of a `--with checkpoint:load_policy=null`.
+        self.attributes["load_policy"] = self._options.load_policy
+
+    def step_init(
+        self,
+        flow: FlowSpec,
+        graph: Any,
+        step_name: str,
+        decorators: Any,
+        environment: Any,
+        flow_datastore: Any,
+        logger: Callable[..., None],
+    ) -> None:
+        self._logger = logger
+        self._datastore_type = flow_datastore.TYPE if flow_datastore else "local"
+        refuse_fixed_names(flow, self._options.include or ())
+
+    def runtime_init(self, flow: FlowSpec, graph: Any, package: Any, run_id: str) -> None:
+        _require_local(self._datastore_type)
+
+    def task_pre_step(
+        self,
+        step_name: str,
+        task_datastore: Any,
+        metadata: Any,
+        run_id: str,
+        task_id: str,
+        flow: FlowSpec,
+        graph: Any,
+        retry_count: int,
+        max_user_code_retries: int,
+        ubf_context: Any,
+        inputs: Any,
+    ) -> None:
+        _require_local(task_datastore.TYPE)
+        identity = TaskIdentity(
+            flow=flow.name,
+            run_id=run_id,
+            step=step_name,
+            task_id=task_id,
+            attempt=retry_count,
+            scope=namespace_scope(current.namespace, current.get("project_name"), current.get("branch_name")),
+            index=index_path(getattr(flow, "_foreach_stack", None) or ()),
+        )
+        self._checkpoint = CurrentCheckpoint(
+            flow,
+            identity=identity,
+            options=self._options,
+            store_url=f"{task_datastore._storage_impl.datastore_root}/{STORE_FOLDER}",
+            log=self._log,
+        )
+        current._update_env({"checkpoint": self._checkpoint})  # type: ignore[no-untyped-call]  # Metaflow's
+        # Later attempts are @catch's: they run its fallback and no line of the step.
+        if retry_count <= max_user_code_retries:
+            self._checkpoint.find(self._options.load_policy)
+
+    def task_decorate(
+        self,
+        step_func: Callable[..., Any],
+        flow: FlowSpec,
+        graph: Any,
+        retry_count: int,
+        max_user_code_retries: int,
+        ubf_context: Any,
+    ) -> Callable[..., Any]:
+        checkpoint = self._checkpoint
+        if checkpoint is None:
+            return step_func
+
+        # The only place that is passed on every way out, SystemExit and KeyboardInterrupt too.
+        @functools.wraps(step_func)
+        def finishing(*args: Any) -> Any:
+            completed = False
+            try:
+                result = step_func(*args)
+                completed = True
+            finally:
+                if not completed:
+                    checkpoint.close_after_error()
+            checkpoint.close()
+            return result
+
+        return finishing
+
+    def task_post_step(self, *args: Any, **kwargs: Any) -> None:
+        # A user's step decorator may have saved after the step.
+        if self._checkpoint is not None:
+            self._checkpoint.close()
+
+    def task_exception(self, *args: Any, **kwargs: Any) -> None:
+        if self._checkpoint is not None:
+            self._checkpoint.close_after_error()
+
+    def _log(self, message: str) -> None:
+        self._logger(f"[@checkpoint] {message}", timestamp=False)
+
+
+def _require_local(datastore_type: str) -> None:
+    if datastore_type != "local":
+        raise CheckpointException(
+            f"@checkpoint works on Metaflow's local datastore in this release, this run is on "
+            f"{datastore_type!r}. Run it with --datastore=local, or take @checkpoint off."
+        )

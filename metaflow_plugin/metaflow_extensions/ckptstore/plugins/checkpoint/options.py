@@ -1,0 +1,92 @@
+"""The decorator's arguments, checked before a run starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import CheckpointArgumentError
+
+__all__ = ["DEFAULTS", "LOAD_POLICIES", "Options", "parse_options"]
+
+LOAD_POLICIES = ("fresh", "eager", "none")
+
+DEFAULTS: dict[str, Any] = {
+    "load_policy": "fresh",
+    "include": None,
+    "exclude": None,
+    "temp_dir_root": None,
+    "show_card": False,
+    "background": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The arguments of one ``@checkpoint``, all of them valid."""
+
+    load_policy: str
+    include: tuple[str, ...] | None
+    exclude: tuple[str, ...]
+    background: bool
+
+
+def parse_options(attributes: Mapping[str, Any]) -> Options:
+    """Return the options that a decorator's attributes mean.
+
+    Metaflow hands the arguments of ``--with checkpoint:...`` on as text, so a
+    flag may arrive as "True" or "False". Raises CheckpointArgumentError.
+    """
+    policy = attributes["load_policy"]
+    policy = "none" if policy is None else policy
+    if not isinstance(policy, str) or policy not in LOAD_POLICIES:
+        raise CheckpointArgumentError(
+            f"load_policy must be 'fresh', 'eager', 'none' or None, not {attributes['load_policy']!r}."
+        )
+    include = _names("include", attributes["include"])
+    exclude = _names("exclude", attributes["exclude"])
+    if include is not None and exclude is not None:
+        raise CheckpointArgumentError(
+            "include and exclude are mutually exclusive: include names all that is saved, "
+            "exclude what is left out of everything. Give one of them."
+        )
+    if attributes["temp_dir_root"] is not None:
+        raise CheckpointArgumentError(
+            "temp_dir_root is not available in this release: it says where the files of "
+            "current.checkpoint.directory lie, which this release does not have. Leave it out."
+        )
+    if _flag("show_card", attributes["show_card"]):
+        raise CheckpointArgumentError(
+            "show_card=True is not available in this release, which has no card yet. "
+            "Leave it out, or say show_card=False."
+        )
+    return Options(policy, include, exclude or (), _flag("background", attributes["background"]))
+
+
+def _names(option: str, value: object) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, (list, tuple, set, frozenset)):
+        raise CheckpointArgumentError(
+            f"{option} must be a list of attribute names, such as {option}=['model', 'epoch'], not {value!r}."
+        )
+    if not value:
+        hint = (
+            "leave include out to save every attribute"
+            if option == "include"
+            else "leave exclude out to exclude nothing"
+        )
+        raise CheckpointArgumentError(f"{option}=[] names nothing: {hint}.")
+    for name in value:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise CheckpointArgumentError(f"{option} must hold names of attributes; {name!r} is none.")
+    return tuple(sorted(set(value)))
+
+
+def _flag(option: str, value: object) -> bool:
+    if value is None or value is False or value in ("False", "false"):
+        return False
+    if value is True or value in ("True", "true"):
+        return True
+    raise CheckpointArgumentError(f"{option} must be True or False, not {value!r}.")
