@@ -162,7 +162,7 @@ class ChunkCoder:
         """
         stored = memoryview(stored)
         if codec_id not in KNOWN_CODECS:
-            raise ChunkCorruptError(f"unknown codec {codec_id!r}")
+            raise ChunkCorruptError(f"unknown codec {codec_id[:8]!r}")
         if codec_id == "raw":
             if len(stored) != len(into):
                 raise ChunkCorruptError(f"{len(stored)} raw bytes, expected {len(into)}")

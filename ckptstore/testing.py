@@ -102,7 +102,8 @@ class FaultyBackend(Backend):
 
     async def delete(self, key: str) -> None:
         fault = self._before("delete", key)
-        _after(fault, await self.inner.delete(key))
+        await self.inner.delete(key)
+        _after(fault, None)
 
     async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
         """List as the inner backend does; a fault ``after`` strikes when all was listed."""
@@ -113,7 +114,8 @@ class FaultyBackend(Backend):
 
     async def sync(self) -> None:
         fault = self._before("sync", "")
-        _after(fault, await self.inner.sync())
+        await self.inner.sync()
+        _after(fault, None)
 
     async def aclose(self) -> None:
         await self.inner.aclose()
