@@ -1,1 +1,93 @@
-"""A checkpoint store for long jobs."""
+"""A checkpoint store for long jobs.
+
+    async with await AsyncCheckpointStore.open("/data/checkpoints") as store:
+        await store.save("exp/run1", {"model": model, "epoch": 3}, label="best")
+        values = await store.load("exp/run1", trusted=True)
+
+``CheckpointStore`` is the same, blocking. Importing this package imports
+nothing but the standard library; the rest comes with the first name that is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ckptstore import errors as errors
+    from ckptstore._outcome import PendingSave
+    from ckptstore._pending import PendingSave as AsyncPendingSave
+    from ckptstore._upload import Progress
+    from ckptstore.checkpoint import Checkpoint, CheckpointRef, FieldInfo, LeafInfo, Manifest, Sizes
+    from ckptstore.config import Limits, StoreConfig
+    from ckptstore.errors import CheckpointStoreError
+    from ckptstore.serializers import Registry
+    from ckptstore.store import AsyncCheckpointStore
+    from ckptstore.sync import CheckpointStore
+
+__version__ = "0.1.0"
+
+# Metaflow ships this package to remote tasks because of this name, when an extension imports it.
+METAFLOW_PACKAGE_POLICY = "include"
+
+_HOMES = {
+    "AsyncCheckpointStore": "ckptstore.store",
+    "AsyncPendingSave": "ckptstore._pending:PendingSave",
+    "Checkpoint": "ckptstore.checkpoint",
+    "CheckpointRef": "ckptstore.checkpoint",
+    "CheckpointStore": "ckptstore.sync",
+    "CheckpointStoreError": "ckptstore.errors",
+    "FieldInfo": "ckptstore.checkpoint",
+    "LeafInfo": "ckptstore.checkpoint",
+    "Limits": "ckptstore.config",
+    "Manifest": "ckptstore.checkpoint",
+    "PendingSave": "ckptstore._outcome",
+    "Progress": "ckptstore._upload",
+    "Registry": "ckptstore.serializers",
+    "Sizes": "ckptstore.checkpoint",
+    "StoreConfig": "ckptstore.config",
+    "errors": "ckptstore.errors:",
+}
+
+__all__ = [
+    "AsyncCheckpointStore",
+    "AsyncPendingSave",
+    "Checkpoint",
+    "CheckpointRef",
+    "CheckpointStore",
+    "CheckpointStoreError",
+    "FieldInfo",
+    "LeafInfo",
+    "Limits",
+    "Manifest",
+    "PendingSave",
+    "Progress",
+    "Registry",
+    "Sizes",
+    "StoreConfig",
+    "errors",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module_name, colon, attribute = home.partition(":")
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.partition(".")[0] == "ckptstore":
+            raise
+        raise ModuleNotFoundError(
+            f"ckptstore needs the package {exc.name!r}, which is not installed here: "
+            "python -m pip install aiofiles blake3 msgpack zstandard",
+            name=exc.name,
+        ) from exc
+    value = module if colon and not attribute else getattr(module, attribute or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

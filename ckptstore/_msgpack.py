@@ -17,7 +17,7 @@ def pack(value: object) -> bytes:
     return packed
 
 
-def unpack(data: bytes | memoryview, *, what: str, max_items: int) -> Any:
+def unpack(data: bytes | bytearray | memoryview, *, what: str, max_items: int) -> Any:
     """Return the one value that ``data`` holds; ``what`` names it in errors.
 
     At most ``max_items`` elements in any one array or map. Types beyond the

@@ -113,7 +113,7 @@ def _require_positive_int(name: str, value: object) -> None:
 
 
 def _require_seconds(name: str, value: object) -> None:
-    if type(value) not in (int, float) or not (math.isfinite(value) and value > 0):  # type: ignore[arg-type]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise ConfigError(f"{name} must be a finite number of seconds above 0, not {value!r}")
 
 

@@ -1,0 +1,114 @@
+"""The commit: the manifest's put, and finding out what became of it (protocol S4 to S7)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ckptstore._clock import Clock, Reading
+from ckptstore._keys import TOMBSTONE
+from ckptstore._table import ChunkEntry
+from ckptstore._tasks import for_each
+from ckptstore.backends.base import Backend, ObjectInfo
+from ckptstore.errors import (
+    BackendError,
+    CommitUnknownError,
+    IntegrityError,
+    ObjectNotFoundError,
+    SaveExpiredError,
+)
+
+__all__ = ["TOMBSTONE_BYTES", "Deadline", "commit"]
+
+TOMBSTONE_BYTES = b"deleted\n"
+"""Always the same: when it was deleted is the object's own time."""
+
+_TRIES = 8
+_BACKOFF_S = (0.1, 20.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """T of the protocol, counted from the save's reference time."""
+
+    clock: Clock
+    since: Reading
+    limit_s: float
+
+    def check(self, what: str, store_s: float | None = None) -> None:
+        """Raise SaveExpiredError if the save has taken longer than it may."""
+        elapsed = self.clock.elapsed_s(self.since, store_s)
+        if elapsed > self.limit_s:
+            raise SaveExpiredError(
+                f"{what} took {elapsed:.0f} s, at most {self.limit_s:.0f} s are safe beside garbage collection; "
+                "nothing was committed. Save less at once, or open the store with a longer grace_s"
+            )
+
+
+async def commit(
+    backend: Backend, key: str, data: bytes, *, deadline: Deadline, chunks: Iterable[ChunkEntry]
+) -> None:
+    """Put the manifest; when this returns, the checkpoint is durable and visible.
+
+    Raises SaveExpiredError (nothing is visible), CommitUnknownError (naming the
+    key; it may appear later), IntegrityError (other bytes stand there) or
+    BackendError (a definite refusal).
+    """
+    deadline.check(f"the save of {key}")
+    info = await _put(backend, key, data)
+    try:
+        deadline.check(f"the save of {key}", info.seen_s if info.seen_s is not None else info.modified_s)
+    except SaveExpiredError:
+        # Late, but visible: it may stay if a collection has not taken any of its chunks.
+        if await _any_missing(backend, chunks):
+            await backend.put(key + TOMBSTONE, TOMBSTONE_BYTES)
+            raise
+
+
+async def _put(backend: Backend, key: str, data: bytes) -> ObjectInfo:
+    sent_before = False
+    last: BackendError | None = None
+    for attempt in range(_TRIES):
+        if attempt:
+            await asyncio.sleep(random.uniform(0, min(_BACKOFF_S[1], _BACKOFF_S[0] * 2**attempt)))
+        try:
+            if not sent_before or not await _landed(backend, key, data):
+                sent_before = True
+                return await backend.put(key, data)
+            await backend.sync()
+            return await backend.head(key)
+        except BackendError as exc:
+            last = exc
+            if not exc.transient:
+                if attempt == 0:
+                    raise
+                break
+    raise CommitUnknownError(
+        f"the commit {key} was sent and no answer told what became of it: look for it with list() "
+        f"before saving again ({last})"
+    ) from last
+
+
+async def _landed(backend: Backend, key: str, data: bytes) -> bool:
+    try:
+        found = await backend.get(key, length=len(data) + 1)
+    except ObjectNotFoundError:
+        return False
+    if found != data:
+        raise IntegrityError(f"other bytes than this save's stand under {key}; nothing was overwritten")
+    return True
+
+
+async def _any_missing(backend: Backend, chunks: Iterable[ChunkEntry]) -> bool:
+    missing: list[str] = []
+
+    async def look(chunk: ChunkEntry) -> None:
+        try:
+            await backend.head(chunk.key)
+        except ObjectNotFoundError:
+            missing.append(chunk.key)
+
+    await for_each(chunks, look, 8)
+    return bool(missing)

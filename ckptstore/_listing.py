@@ -1,0 +1,102 @@
+"""Listings that can be believed, and what a collection's keys say (protocol 6)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from ckptstore._keys import (
+    COLLECTION_MARKER,
+    MANIFESTS,
+    PIN,
+    TOMBSTONE,
+    CheckpointName,
+    collection_of,
+    collection_prefix,
+    parse_name,
+)
+from ckptstore.backends.base import Backend, ObjectInfo
+from ckptstore.errors import BackendProtocolError, ObjectNotFoundError
+
+__all__ = ["Entry", "collections", "entries"]
+
+
+@dataclass(slots=True)
+class Entry:
+    """One checkpoint in a listing: its name, and whether it is deleted or pinned."""
+
+    collection: str
+    text: str
+    name: CheckpointName
+    tombstone: ObjectInfo | None = None
+    pinned: bool = False
+
+    def matches(self, label: str | None, run: str | None) -> bool:
+        return (label is None or self.name.label == label) and (run is None or self.name.run == run)
+
+
+async def entries(backend: Backend, collection: str) -> AsyncIterator[Entry]:
+    """Yield the checkpoints of a collection, deleted ones too, newest first, by one listing.
+
+    Raises BackendProtocolError for a listing that cannot be believed: keys out
+    of order or place, or none at all where the collection's marker says that
+    there is something.
+    """
+    prefix = collection_prefix(collection)
+    last: Entry | None = None
+    empty = True
+    async for key in _listed(backend, prefix):
+        empty = False
+        text = key.key[len(prefix) :]
+        if last is not None:
+            if text == last.text + TOMBSTONE:
+                last.tombstone = key
+                continue
+            if text == last.text + PIN:
+                last.pinned = True
+                continue
+        name = parse_name(text)
+        if name is None:
+            continue
+        if last is not None:
+            yield last
+        last = Entry(collection, text, name)
+    if last is not None:
+        yield last
+    if empty:
+        try:
+            await backend.head(prefix + COLLECTION_MARKER)
+        except ObjectNotFoundError:
+            return
+        raise BackendProtocolError(
+            f"{backend.url} lists nothing in collection {collection!r}, but its marker is there: "
+            "the listing is not believed"
+        )
+
+
+async def collections(backend: Backend) -> AsyncIterator[str]:
+    """Yield the names of all collections, in the order of their keys."""
+    after = ""
+    while True:
+        found = None
+        async for info in _listed(backend, MANIFESTS, after=after):
+            component, slash, _ = info.key[len(MANIFESTS) :].partition("/")
+            found = component if slash else None
+            break
+        if found is None:
+            return
+        name = collection_of(found)
+        if name is not None:
+            yield name
+        after = f"{MANIFESTS}{found}/\x7f"  # behind every key of the collection
+
+
+async def _listed(backend: Backend, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
+    last = after
+    async for info in backend.list(prefix, after=after):
+        if not info.key.startswith(prefix) or info.key <= last:
+            raise BackendProtocolError(
+                f"{backend.url} lists {info.key[:120]!r} after {last[:120]!r} under {prefix!r}: not in order or place"
+            )
+        last = info.key
+        yield info

@@ -1,0 +1,83 @@
+"""A background save as blocking code sees it."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from ckptstore import _pending
+from ckptstore._loop import LoopThread
+from ckptstore._upload import Progress
+from ckptstore.checkpoint import Checkpoint
+from ckptstore.errors import ForkedProcessError
+
+__all__ = ["Outcome", "PendingSave"]
+
+T = TypeVar("T")
+
+
+class Outcome(Generic[T]):
+    """Something that will be known."""
+
+    def __init__(self, future: concurrent.futures.Future[T], on_told: Callable[[], None]) -> None:
+        self._future = future
+        self._on_told = on_told
+        self._pid = os.getpid()
+
+    def done(self) -> bool:
+        """True if it is known."""
+        return self._future.done()
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return it, waiting for at most ``timeout`` seconds.
+
+        Raises TimeoutError, what the save failed with, or ForkedProcessError in
+        a forked child, where nobody works on it.
+        """
+        if os.getpid() != self._pid:
+            raise ForkedProcessError("this save belongs to the parent process: ask there")
+        if not concurrent.futures.wait([self._future], timeout).done:
+            raise TimeoutError(f"the save has not ended within {timeout} s")
+        self._on_told()
+        return self._future.result()
+
+
+class PendingSave:
+    """A save that goes on in the background, for blocking code.
+
+    ``captured`` and ``committed`` have ``result(timeout)`` and ``done()``. The
+    values are captured when ``save`` returns; ``committed`` gives the
+    checkpoint once it is durable and visible (None if the save was skipped).
+    """
+
+    def __init__(self, pending: _pending.PendingSave, loop: LoopThread) -> None:
+        self._pending = pending
+        self._loop = loop
+        captured: concurrent.futures.Future[None] = concurrent.futures.Future()
+        captured.set_result(None)
+        self.captured: Outcome[None] = Outcome(captured, lambda: None)
+        self.committed: Outcome[Checkpoint | None] = Outcome(pending.future, pending.told)
+
+    @property
+    def skipped(self) -> bool:
+        """True if another save was in flight and this one was not made."""
+        return self._pending.skipped
+
+    @property
+    def progress(self) -> Progress:
+        """How far the save is, in bytes."""
+        return self._pending.progress
+
+    def result(self, timeout: float | None = None) -> Checkpoint | None:
+        """The same as ``committed.result(timeout)``."""
+        return self.committed.result(timeout)
+
+    def done(self) -> bool:
+        """True if the save has ended, one way or another."""
+        return self.committed.done()
+
+    def cancel(self) -> None:
+        """Stop the save, unless its commit was sent already: then it ends as it ends."""
+        self._loop.call_soon(self._pending.cancel)

@@ -1,0 +1,70 @@
+"""The load: plan, get, verify, and only then build (protocol 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ckptstore._download import Download, Wanted
+from ckptstore._summaries import read_manifest
+from ckptstore._tasks import in_worker
+from ckptstore._upload import Engine
+from ckptstore.checkpoint import Manifest
+from ckptstore.errors import CheckpointNotFoundError, UntrustedPickleError
+from ckptstore.manifest import ManifestSource
+from ckptstore.serializers import Registry, RestorePlan
+
+__all__ = ["load"]
+
+
+async def load(
+    engine: Engine,
+    source: ManifestSource,
+    *,
+    fields: Sequence[str] | None,
+    trusted: bool,
+    device: str | None,
+    registry: Registry,
+) -> dict[str, Any]:
+    """Return the values of a checkpoint, or of some fields: all of them whole, or an error.
+
+    A field brings along what it shares with others, and only that. See
+    ``AsyncCheckpointStore.load`` for the errors.
+    """
+    limits = engine.config.limits
+    manifest, table = await read_manifest(engine.backend, source, limits)
+    names = list(manifest.fields) if fields is None else _chosen(manifest, fields)
+    positions = {name: i for i, name in enumerate(manifest.fields)}
+    download = Download(engine, manifest, table)
+    plan = RestorePlan(names, limits=limits, registry=registry)
+    while wanted := plan.wanted:
+        graphs = await download.run(Wanted(name, 0) for name in sorted(wanted, key=positions.__getitem__))
+        for key, graph in graphs.items():
+            sizes = [buffer.nbytes for buffer in table.buffers[positions[key.field]][1:]]
+            plan.add_graph(key.field, bytes(graph), sizes)
+    if plan.pickled and not trusted:
+        raise _untrusted(manifest, sorted(plan.pickled), source)
+    loaded = await download.run(Wanted(field, block + 1) for field, block in plan.blocks)
+    blocks = {(key.field, key.buffer - 1): view for key, view in loaded.items()}
+    return await in_worker(engine.workers, lambda: plan.build(blocks, device=device))
+
+
+def _chosen(manifest: Manifest, fields: Iterable[str]) -> list[str]:
+    names = list(dict.fromkeys(fields))
+    missing = [name for name in names if name not in manifest.fields]
+    if missing:
+        raise CheckpointNotFoundError(
+            f"checkpoint {manifest.checkpoint.ref} has no field {', '.join(map(repr, missing))}; "
+            f"it has {', '.join(map(repr, manifest.fields)) or 'none'}"
+        )
+    return names
+
+
+def _untrusted(manifest: Manifest, names: Sequence[str], source: ManifestSource) -> UntrustedPickleError:
+    imported = sorted({item for name in names for item in manifest.fields[name].globals})
+    shown = ", ".join(imported[:8]) + (", …" if len(imported) > 8 else "")
+    return UntrustedPickleError(
+        f"{', '.join(map(repr, names))} of {source.key} hold pickled objects"
+        f"{f' ({shown})' if shown else ''}, and loading a pickle runs code: pass trusted=True if you trust "
+        "who wrote this store, or load other fields"
+    )

@@ -1,0 +1,152 @@
+"""The saves of one store object: one in flight at a time, waited for or in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from ckptstore._clock import Clock
+from ckptstore._line import Line, open_line
+from ckptstore._marker import StoreMarker
+from ckptstore._memory import Arena
+from ckptstore._pending import PendingSave
+from ckptstore._snapshot import Snapshot, take_snapshot
+from ckptstore._tasks import in_worker
+from ckptstore._upload import Engine
+from ckptstore._writer import Request, write
+from ckptstore.checkpoint import Checkpoint
+from ckptstore.errors import BusyError
+from ckptstore.manifest import ManifestSource
+from ckptstore.serializers import Registry
+
+__all__ = ["Saves"]
+
+_log = logging.getLogger("ckptstore")
+
+
+class Saves:
+    """Takes snapshots and writes them, in order, and remembers what nobody has been told of."""
+
+    def __init__(self, engine: Engine, marker: StoreMarker, registry: Registry, clock: Clock) -> None:
+        self._engine = engine
+        self._marker = marker
+        self._registry = registry
+        self._clock = clock
+        self._arena = Arena()
+        self._lines: dict[str, Line] = {}
+        self._in_flight = asyncio.Lock()
+        self._pending: list[PendingSave] = []
+
+    async def save(
+        self, request: Request, values: dict[str, object], *, wait: bool
+    ) -> Checkpoint | PendingSave:
+        """Save, or capture and go on in the background. See ``AsyncCheckpointStore.save``."""
+        self.raise_error()
+        on_busy = self._engine.config.on_busy
+        if self._in_flight.locked() and on_busy == "error":
+            raise BusyError('another save of this store is in flight and on_busy="error"')
+        if self._in_flight.locked() and on_busy == "skip" and not wait:
+            return PendingSave(None, request.progress, request.collection)
+        await self._in_flight.acquire()
+        try:
+            snapshot = await in_worker(self._engine.workers, self._snapshot, values, not wait)
+            task = asyncio.ensure_future(self._write(request, snapshot))
+        except BaseException:
+            self._release(captured=not wait)
+            raise
+        task.add_done_callback(lambda ended: self._ended(ended, captured=not wait))
+        if not wait:
+            pending = PendingSave(
+                task, request.progress, f"{request.collection} {request.label or ''}".strip()
+            )
+            self._pending.append(pending)
+            return pending
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait([task])
+            raise
+
+    async def begin(self, collection: str) -> None:
+        """Open a collection for writing, between saves."""
+        async with self._in_flight:
+            await self._line(collection)
+
+    def forget(self, source: ManifestSource) -> None:
+        """Reuse nothing of a checkpoint that is being deleted."""
+        line = self._lines.get(source.collection)
+        if line is not None:
+            line.forget(source.name)
+
+    async def settled(self) -> None:
+        """Wait until no background save is in flight, however they end."""
+        for pending in list(self._pending):
+            await pending.ended()
+
+    async def finish(self, timeout_s: float) -> list[str]:
+        """Wait for background saves, cancel what takes too long, and name what was not committed."""
+        running = [pending for pending in self._pending if not pending.done()]
+        if running:
+            await asyncio.wait(
+                [asyncio.ensure_future(pending.ended()) for pending in running], timeout=timeout_s
+            )
+        for pending in running:
+            pending.cancel()
+        await self.settled()
+        return [pending.name for pending in running if pending.future.exception() is not None]
+
+    def raise_error(self) -> None:
+        """Raise what a background save failed with, if nobody has been told; once."""
+        errors = [error for pending in self._pending if (error := pending.take_error()) is not None]
+        self._pending = [pending for pending in self._pending if not pending.done()]
+        if errors:
+            if len(errors) > 1:
+                _log.error("%d background saves failed; the first failure is raised", len(errors))
+            raise errors[0]
+
+    def release_memory(self) -> None:
+        """Give the memory of snapshots back to the system."""
+        self._arena.release()
+
+    def _snapshot(self, values: dict[str, object], capture: bool) -> Snapshot:
+        return take_snapshot(
+            values,
+            config=self._engine.config,
+            registry=self._registry,
+            arena=self._arena if capture else None,
+        )
+
+    async def _write(self, request: Request, snapshot: Snapshot) -> Checkpoint:
+        return await write(
+            self._engine,
+            await self._line(request.collection),
+            request,
+            snapshot,
+            store_id=self._marker.store_id,
+            clock=self._clock,
+            max_save_s=self._marker.max_save_s,
+        )
+
+    async def _line(self, collection: str) -> Line:
+        line = self._lines.get(collection)
+        if line is None:
+            line = await open_line(
+                self._engine.backend,
+                collection,
+                store_id=self._marker.store_id,
+                clock=self._clock,
+                limits=self._engine.config.limits,
+            )
+            self._lines[collection] = line
+        return line
+
+    def _release(self, *, captured: bool) -> None:
+        if captured:
+            self._arena.reset()
+        self._in_flight.release()
+
+    def _ended(self, task: asyncio.Task[Checkpoint], *, captured: bool) -> None:
+        self._release(captured=captured)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a save failed: %s", error)

@@ -1,0 +1,90 @@
+"""From the caller's values to bytes nobody else can change, laid out in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ckptstore._chunking import BlockSize, Layout, PlannedChunk, plan_layout
+from ckptstore._memory import Arena
+from ckptstore.config import Limits, StoreConfig
+from ckptstore.errors import LimitExceededError
+from ckptstore.serializers import Block, DumpedField, Registry, dump
+
+__all__ = ["Snapshot", "take_snapshot"]
+
+_INLINE_TOTAL_BYTES = 256 * 1024
+_COPY_STEP = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The fields of one save and the buffers that hold their bytes.
+
+    ``buffers`` are those of all fields, one after another: for each field its
+    graph first, then its blocks. ``layout`` says which of them travel inline
+    and how the others are cut into chunks.
+    """
+
+    fields: tuple[DumpedField, ...]
+    buffers: tuple[Block, ...]
+    layout: Layout
+
+    @property
+    def raw_bytes(self) -> int:
+        return sum(len(buffer.view) for buffer in self.buffers)
+
+    def pieces(self, chunk: PlannedChunk) -> list[memoryview]:
+        """Return the parts of buffers that make up a chunk."""
+        return [
+            self.buffers[piece.block].view[piece.start : piece.start + piece.nbytes] for piece in chunk.pieces
+        ]
+
+    def is_private(self, chunk: PlannedChunk) -> bool:
+        """True if nobody else can change the chunk's bytes."""
+        return all(self.buffers[piece.block].private for piece in chunk.pieces)
+
+
+def take_snapshot(
+    values: Mapping[str, object], *, config: StoreConfig, registry: Registry, arena: Arena | None
+) -> Snapshot:
+    """Serialize the values; with an arena, also copy what the caller could change afterwards.
+
+    Without one the snapshot reads the caller's memory, which must not change
+    until the save is over; a chunk is then copied before it is digested, so
+    that a value that changes all the same is torn but never unreadable.
+
+    Raises UnserializableError and LimitExceededError. Nothing is changed or uploaded.
+    """
+    fields = tuple(dump(values, limits=config.limits, registry=registry))
+    buffers: list[Block] = []
+    sizes: list[BlockSize] = []
+    for group, field in enumerate(fields):
+        for block in (Block(memoryview(field.graph), 1, True), *field.blocks):
+            buffers.append(block)
+            sizes.append(BlockSize(len(block.view), block.itemsize, group))
+    _check_total(sizes, config.limits)
+    layout = plan_layout(
+        sizes,
+        chunk_bytes=config.chunk_bytes,
+        inline_bytes=config.inline_bytes,
+        inline_total_bytes=_INLINE_TOTAL_BYTES,
+    )
+    if arena is not None:
+        buffers = [block if block.private else _captured(block, arena) for block in buffers]
+    return Snapshot(fields, tuple(buffers), layout)
+
+
+def _captured(block: Block, arena: Arena) -> Block:
+    target = arena.take(len(block.view))
+    for start in range(0, len(target), _COPY_STEP):  # the lock of the interpreter is given up between steps
+        target[start : start + _COPY_STEP] = block.view[start : start + _COPY_STEP]
+    return Block(target, block.itemsize, True)
+
+
+def _check_total(sizes: Sequence[BlockSize], limits: Limits) -> None:
+    total = sum(size.nbytes for size in sizes)
+    if total > limits.max_total_bytes:
+        raise LimitExceededError(
+            f"the values take {total} bytes, at most {limits.max_total_bytes} are allowed (Limits.max_total_bytes)"
+        )

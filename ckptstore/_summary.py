@@ -1,0 +1,181 @@
+"""The summary of a manifest: what ``inspect`` and ``list`` read, to and from msgpack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ckptstore._keys import CheckpointName
+from ckptstore._metadata import check_stored_metadata
+from ckptstore._schema import INT64_MAX, as_hex, as_int, as_list, as_map, as_optional, as_str
+from ckptstore._table import ChunkTable
+from ckptstore.checkpoint import Checkpoint, CheckpointRef, FieldInfo, LeafInfo, Manifest, Sizes
+from ckptstore.config import Limits
+from ckptstore.errors import InvalidNameError, LimitExceededError, ManifestCorruptError
+
+__all__ = ["SUMMARY_KEYS", "Draft", "read_summary", "summary_to_msgpack"]
+
+SUMMARY_KEYS = (
+    "store", "collection", "epoch", "seq", "run", "label", "id", "created_ns", "parent",
+    "metadata", "attributes", "raw", "stored", "new", "chunks", "fields",
+)  # fmt: skip
+_FIELD_KEYS = ("name", "type", "kind", "raw", "stored", "new", "globals", "leaves")
+_KINDS = ("tree", "pickle")
+_LEAF_KINDS = ("numpy", "torch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """All that a manifest says, before it is bytes."""
+
+    store_id: str
+    collection: str
+    name: CheckpointName
+    created_ns: int
+    parent: CheckpointRef | None
+    metadata: Mapping[str, Any]
+    attributes: Mapping[str, Any]
+    fields: Sequence[FieldInfo]
+    table: ChunkTable
+
+
+def summary_to_msgpack(draft: Draft) -> dict[str, Any]:
+    fields, name = draft.fields, draft.name
+    return {
+        "store": draft.store_id,
+        "collection": draft.collection,
+        "epoch": name.epoch,
+        "seq": name.seq,
+        "run": name.run,
+        "label": name.label,
+        "id": name.id,
+        "created_ns": draft.created_ns,
+        "parent": list(draft.parent.to_dict().values()) if draft.parent else None,
+        "metadata": draft.metadata,
+        "attributes": draft.attributes,
+        "raw": sum(field.raw_bytes for field in fields),
+        "stored": sum(field.stored_bytes for field in fields),
+        "new": sum(field.new_bytes for field in fields),
+        "chunks": len(draft.table.chunks),
+        "fields": [
+            {
+                "name": field.name,
+                "type": field.type_name,
+                "kind": field.kind,
+                "raw": field.raw_bytes,
+                "stored": field.stored_bytes,
+                "new": field.new_bytes,
+                "globals": list(field.globals),
+                "leaves": [
+                    [leaf.path, leaf.kind, leaf.dtype, list(leaf.shape), leaf.nbytes, leaf.block]
+                    for leaf in field.leaves
+                ],
+            }
+            for field in fields
+        ],
+    }
+
+
+def read_summary(tree: dict[str, Any], name: str, digest: str, limits: Limits) -> Manifest:
+    """Return the summary as typed values. Raises ManifestCorruptError or LimitExceededError."""
+    fields: dict[str, FieldInfo] = {}
+    for i, item in enumerate(as_list(tree["fields"], "fields")):
+        field = _read_field(item, f"fields[{i}]", limits)
+        if field.name in fields:
+            raise ManifestCorruptError(f"fields[{i}]: {field.name!r} occurs twice")
+        fields[field.name] = field
+    sizes = Sizes(
+        as_int(tree["raw"], "raw"),
+        as_int(tree["stored"], "stored"),
+        as_int(tree["new"], "new"),
+        as_int(tree["chunks"], "chunks"),
+    )
+    if sizes.raw_bytes > limits.max_total_bytes:
+        raise LimitExceededError(
+            f"{sizes.raw_bytes} bytes, at most {limits.max_total_bytes} are allowed (Limits.max_total_bytes)"
+        )
+    sums = tuple(
+        sum(getattr(field, what) for field in fields.values())
+        for what in ("raw_bytes", "stored_bytes", "new_bytes")
+    )
+    if sums != (sizes.raw_bytes, sizes.stored_bytes, sizes.new_bytes):
+        raise ManifestCorruptError("the sizes of the fields do not add up")
+    try:
+        ref = CheckpointRef(
+            as_hex(tree["store"], "store", 32), as_str(tree["collection"], "collection"), name, digest
+        )
+        parent = _read_parent(tree["parent"])
+    except InvalidNameError as exc:
+        raise ManifestCorruptError(str(exc)) from exc
+    if not name.endswith("~" + as_hex(tree["id"], "id", 32)):
+        raise ManifestCorruptError("id: another than in the key")
+    checkpoint = Checkpoint(
+        ref=ref,
+        collection=ref.collection,
+        label=as_optional(as_str, tree["label"], "label"),
+        run=as_optional(as_str, tree["run"], "run"),
+        epoch=as_int(tree["epoch"], "epoch"),
+        seq=as_int(tree["seq"], "seq"),
+        created_ns=as_int(tree["created_ns"], "created_ns"),
+        metadata=check_stored_metadata(tree["metadata"], "metadata", limits.max_depth),
+        attributes=check_stored_metadata(tree["attributes"], "attributes", limits.max_depth),
+        parent=parent,
+        sizes=sizes,
+        fields=tuple(fields),
+    )
+    return Manifest(checkpoint, fields)
+
+
+def _read_parent(value: Any) -> CheckpointRef | None:
+    if value is None:
+        return None
+    return CheckpointRef(*as_list(value, "parent", 4))
+
+
+def _read_field(value: Any, path: str, limits: Limits) -> FieldInfo:
+    tree = as_map(value, path, _FIELD_KEYS)
+    kind = as_str(tree["kind"], path + ".kind")
+    if kind not in _KINDS:
+        raise ManifestCorruptError(f"{path}.kind: {kind[:40]!r} is not known")
+    return FieldInfo(
+        name=as_str(tree["name"], path + ".name"),
+        type_name=as_str(tree["type"], path + ".type"),
+        kind=kind,
+        raw_bytes=as_int(tree["raw"], path + ".raw"),
+        stored_bytes=as_int(tree["stored"], path + ".stored"),
+        new_bytes=as_int(tree["new"], path + ".new"),
+        globals=tuple(
+            as_str(item, path + ".globals") for item in as_list(tree["globals"], path + ".globals")
+        ),
+        leaves=tuple(
+            _read_leaf(item, f"{path}.leaves[{i}]", limits)
+            for i, item in enumerate(as_list(tree["leaves"], path + ".leaves"))
+        ),
+    )
+
+
+def _read_leaf(value: Any, path: str, limits: Limits) -> LeafInfo:
+    leaf_path, kind, dtype, dims, nbytes, block = as_list(value, path, 6)
+    if kind not in _LEAF_KINDS:
+        raise ManifestCorruptError(f"{path}: kind {str(kind)[:40]!r} is not known")
+    if len(as_list(dims, path + ".shape")) > limits.max_dims:
+        raise LimitExceededError(
+            f"{path}: {len(dims)} dimensions, at most {limits.max_dims} (Limits.max_dims)"
+        )
+    size = 1
+    for dim in dims:
+        size *= as_int(dim, path + ".shape")
+        if size > INT64_MAX:
+            raise ManifestCorruptError(f"{path}.shape: more elements than 2^63")
+    name = as_str(dtype, path + ".dtype")
+    if name in ("O", "|O", "object"):
+        raise ManifestCorruptError(f"{path}.dtype: an array of objects has no bytes")
+    return LeafInfo(
+        as_str(leaf_path, path + ".path"),
+        kind,
+        name,
+        tuple(dims),
+        as_int(nbytes, path + ".nbytes"),
+        as_optional(as_int, block, path + ".block"),
+    )

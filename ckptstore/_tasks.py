@@ -1,0 +1,83 @@
+"""Structured concurrency for the two shapes we need: one blocking hop, and many jobs with a bound."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+__all__ = ["for_each", "in_worker", "shielded"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+async def in_worker(executor: Executor, function: Callable[..., R], *args: Any) -> R:
+    """Run ``function(*args)`` on a worker thread and return its result.
+
+    When cancelled, waits until the thread is done with the caller's memory
+    and files, then goes on with the cancellation: a thread cannot be stopped.
+    """
+    job = executor.submit(function, *args)
+    future = asyncio.wrap_future(job)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        # The asyncio future would call itself cancelled while the thread still runs.
+        if not job.cancel():
+            await _settled(future)
+        raise
+
+
+async def shielded(awaitable: Awaitable[R], grace_s: float) -> R:
+    """Return the awaitable's result; when cancelled, give it ``grace_s`` seconds to end, then cancel it."""
+    task = asyncio.ensure_future(awaitable)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        _, pending = await asyncio.wait([task], timeout=grace_s)
+        if pending:
+            task.cancel()
+            await _settled(task)
+        elif not task.cancelled():
+            task.exception()  # retrieved, so that asyncio does not report it as lost
+        raise
+
+
+async def for_each(items: Iterable[T], job: Callable[[T], Awaitable[None]], limit: int) -> None:
+    """Run ``job`` over the items, at most ``limit`` at once.
+
+    The first failure cancels the others, waits for them and is raised, with a
+    note that counts the rest. Nothing that was started is left running.
+    """
+    source = iter(items)
+
+    async def work() -> None:
+        for item in source:
+            await job(item)
+
+    tasks = [asyncio.ensure_future(work()) for _ in range(limit)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await _settled(asyncio.gather(*tasks, return_exceptions=True))
+    errors = [error for task in tasks if not task.cancelled() and (error := task.exception())]
+    if errors:
+        if len(errors) > 1 and sys.version_info >= (3, 11):
+            errors[0].add_note(f"{len(errors) - 1} more requests failed beside this one")
+        raise errors[0]
+
+
+async def _settled(future: asyncio.Future[Any]) -> None:
+    """Wait for the end of ``future`` through any number of cancellations of ours."""
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError:
+            continue
+    if not future.cancelled():
+        future.exception()

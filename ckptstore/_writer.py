@@ -1,0 +1,133 @@
+"""One save, from a snapshot to a committed checkpoint (protocol S0 to S8)."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ckptstore._clock import Clock, Reading
+from ckptstore._commit import Deadline, commit
+from ckptstore._keys import manifest_key
+from ckptstore._line import Line, refresh
+from ckptstore._snapshot import Snapshot
+from ckptstore._summary import Draft
+from ckptstore._table import NONCE_BYTES, ChunkTable
+from ckptstore._tasks import in_worker, shielded
+from ckptstore._upload import Engine, Progress, Upload
+from ckptstore.checkpoint import Checkpoint, CheckpointRef, FieldInfo, LeafInfo
+from ckptstore.manifest import ManifestSource, decode_summary, encode
+
+__all__ = ["Request", "write"]
+
+_log = logging.getLogger("ckptstore")
+
+# Once the manifest was sent, a cancellation waits this long for the answer.
+_COMMIT_GRACE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is saved under which names; everything is checked and plain."""
+
+    collection: str
+    label: str | None
+    run: str | None
+    metadata: Mapping[str, Any]
+    attributes: Mapping[str, Any]
+    parent: CheckpointRef | None
+    started: Reading
+    progress: Progress = field(default_factory=Progress)
+
+
+async def write(
+    engine: Engine,
+    line: Line,
+    request: Request,
+    snapshot: Snapshot,
+    *,
+    store_id: str,
+    clock: Clock,
+    max_save_s: float,
+) -> Checkpoint:
+    """Upload and commit; return the checkpoint, durable.
+
+    A failure or cancellation before the manifest is sent deletes the save's own
+    chunks, as far as that works; afterwards nothing is deleted.
+
+    Raises BackendError, SaveExpiredError, CommitUnknownError, LimitExceededError.
+    """
+    limits = engine.config.limits
+    await refresh(
+        engine.backend, line, store_id=store_id, clock=clock, limits=limits, max_age_s=max_save_s / 2
+    )
+    base = line.base
+    upload = Upload(
+        engine,
+        snapshot,
+        nonce=secrets.token_bytes(NONCE_BYTES),
+        known=base.chunks if base else {},
+        progress=request.progress,
+    )
+    since = request.started
+    if base is not None and base.known.boot_s < since.boot_s:
+        since = base.known
+    deadline = Deadline(clock, since, max_save_s)
+    name = line.next_name(request.run, request.label)
+    source = ManifestSource(store_id, request.collection, name.text)
+    try:
+        table = await upload.run()
+        draft = Draft(
+            store_id=store_id,
+            collection=request.collection,
+            name=name,
+            created_ns=time.time_ns(),
+            parent=request.parent,
+            metadata=request.metadata,
+            attributes=request.attributes,
+            fields=_field_infos(snapshot, table),
+            table=table,
+        )
+        data = await in_worker(engine.workers, encode, draft, limits)
+        # Read back what will be committed: a manifest that nobody can read is never sent.
+        manifest = await in_worker(engine.workers, decode_summary, data, source, limits)
+        deadline.check(f"the save of {source.key}")
+    except BaseException:
+        await shielded(upload.discard(), _COMMIT_GRACE_S)
+        raise
+
+    async def finish() -> None:
+        known = clock.read()
+        await commit(
+            engine.backend,
+            manifest_key(request.collection, name.text),
+            data,
+            deadline=deadline,
+            chunks=table.chunks,
+        )
+        line.committed(name.text, known, {chunk.digest: chunk for chunk in table.chunks})
+
+    await shielded(finish(), _COMMIT_GRACE_S)
+    return manifest.checkpoint
+
+
+def _field_infos(snapshot: Snapshot, table: ChunkTable) -> list[FieldInfo]:
+    return [
+        FieldInfo(
+            name=dumped.name,
+            type_name=dumped.type_name,
+            kind=dumped.kind,
+            raw_bytes=cost.raw_bytes,
+            stored_bytes=cost.stored_bytes,
+            new_bytes=cost.new_bytes,
+            globals=tuple(dumped.globals),
+            leaves=tuple(
+                LeafInfo(leaf.path, leaf.kind, leaf.dtype, tuple(leaf.shape), leaf.nbytes, leaf.block)
+                for leaf in dumped.leaves
+            ),
+        )
+        for dumped, cost in zip(snapshot.fields, table.costs(), strict=True)
+    ]

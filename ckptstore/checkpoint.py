@@ -1,0 +1,155 @@
+"""What the store tells of a checkpoint without touching its data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from ckptstore._keys import check_collection, parse_name
+from ckptstore.errors import InvalidNameError
+
+__all__ = ["Checkpoint", "CheckpointRef", "FieldInfo", "LeafInfo", "Manifest", "Sizes"]
+
+_HEX32 = re.compile(r"[0-9a-f]{32}")
+_HEX64 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRef:
+    """A checkpoint's name for good: it pins the content and holds no place, path or credential.
+
+    ``store_id`` is the store's own id, ``digest`` the digest of the manifest
+    (64 hex digits): a load through this reference gives these bytes or an error.
+    Wrong parts raise InvalidNameError.
+    """
+
+    store_id: str
+    collection: str
+    name: str
+    digest: str
+
+    def __post_init__(self) -> None:
+        for what in ("store_id", "collection", "name", "digest"):
+            if not isinstance(getattr(self, what), str):
+                raise InvalidNameError(f"a reference's {what} must be a string")
+        check_collection(self.collection)
+        if not _HEX32.fullmatch(self.store_id):
+            raise InvalidNameError("a reference's store_id must be 32 hex digits")
+        if parse_name(self.name) is None:
+            raise InvalidNameError("a reference's name is not the name of a checkpoint")
+        if not _HEX64.fullmatch(self.digest):
+            raise InvalidNameError("a reference's digest must be 64 hex digits")
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the reference as a dict of four strings, fit for JSON."""
+        return {
+            "store_id": self.store_id,
+            "collection": self.collection,
+            "name": self.name,
+            "digest": self.digest,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> CheckpointRef:
+        """Return the reference that ``to_dict`` gave. Raises InvalidNameError for anything else."""
+        if not isinstance(data, Mapping) or set(data) != {"store_id", "collection", "name", "digest"}:
+            found = sorted(map(str, data)) if isinstance(data, Mapping) else type(data).__name__
+            raise InvalidNameError(
+                f"a reference has exactly store_id, collection, name and digest; found {found}"
+            )
+        return cls(**{key: data[key] for key in ("store_id", "collection", "name", "digest")})
+
+    def __str__(self) -> str:
+        return f"{self.collection}@{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Bytes of a checkpoint.
+
+    ``raw_bytes`` before compression, ``stored_bytes`` as stored (shared chunks
+    counted once), ``new_bytes`` what this save added to the store: the rest was
+    there already. ``n_chunks`` counts the chunks, shared ones included.
+    """
+
+    raw_bytes: int
+    stored_bytes: int
+    new_bytes: int
+    n_chunks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One committed checkpoint.
+
+    ``epoch`` and ``seq`` order the checkpoints of a collection, highest newest;
+    ``created`` (UTC) is for people only. ``metadata`` is the user's,
+    ``attributes`` what a layer above noted. ``parent`` is the checkpoint that
+    the writer had resumed from. ``fields`` are the names of the saved values.
+    """
+
+    ref: CheckpointRef
+    collection: str
+    label: str | None
+    run: str | None
+    epoch: int
+    seq: int
+    created_ns: int
+    metadata: dict[str, Any]
+    attributes: dict[str, Any]
+    parent: CheckpointRef | None
+    sizes: Sizes
+    fields: tuple[str, ...]
+
+    @property
+    def created(self) -> datetime:
+        """When it was committed, by the writer's clock, in UTC."""
+        return datetime.fromtimestamp(self.created_ns / 1e9, tz=timezone.utc)
+
+
+@dataclass(frozen=True, slots=True)
+class LeafInfo:
+    """One array or tensor of a field.
+
+    ``path`` leads to it from the field (``""`` if the field is it), ``kind`` is
+    ``numpy`` or ``torch``, ``nbytes`` its size in memory, ``block`` the number
+    of the field's buffer that holds it (None: another field's, or none).
+    """
+
+    path: str
+    kind: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    block: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FieldInfo:
+    """One saved value.
+
+    ``type_name`` is the class (``torch.nn.modules.linear.Linear``), ``kind`` is
+    ``tree`` (plain data, loads without trust) or ``pickle``; ``globals`` are the
+    classes and functions that a pickled part names. A chunk that several fields
+    share is counted in the first of them.
+    """
+
+    name: str
+    type_name: str
+    kind: str
+    raw_bytes: int
+    stored_bytes: int
+    new_bytes: int
+    globals: tuple[str, ...]
+    leaves: tuple[LeafInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What ``inspect`` answers: the checkpoint, and each field with its arrays and tensors."""
+
+    checkpoint: Checkpoint
+    fields: dict[str, FieldInfo]

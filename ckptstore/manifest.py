@@ -1,0 +1,266 @@
+"""The manifest: a fixed header, the summary, the chunk table.
+
+    offset  bytes
+         0      4  "CKPT"
+         4      2  format version (1), big-endian like every number here
+         6      2  flags: bit 0 = signed; the others are 0
+         8     16  four uint32: stored and raw length of the summary, stored and raw length of the body
+        24     32  BLAKE3 of the summary as stored
+        56     32  BLAKE3 of the body as stored
+        88     16  key id, zero when not signed
+       104     32  MAC over bytes 0 to 103, zero when not signed
+       136     32  BLAKE3 of bytes 0 to 135: the manifest's digest, which a reference pins
+       168         summary, then body: one zstd frame of msgpack each
+
+``docs/format-v1.md`` is the normative text.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import zstandard
+
+from ckptstore._chunking import digest
+from ckptstore._keys import CheckpointName, manifest_key, parse_name
+from ckptstore._msgpack import pack, unpack
+from ckptstore._schema import as_map
+from ckptstore._summary import SUMMARY_KEYS, Draft, read_summary, summary_to_msgpack
+from ckptstore._table import ChunkTable
+from ckptstore.checkpoint import Manifest
+from ckptstore.codecs import ChunkCoder
+from ckptstore.config import Limits
+from ckptstore.errors import (
+    ChunkCorruptError,
+    FormatError,
+    IntegrityError,
+    LimitExceededError,
+    ManifestCorruptError,
+    StoreMismatchError,
+    UnsupportedVersionError,
+)
+
+__all__ = [
+    "HEADER_BYTES",
+    "Draft",
+    "ManifestSource",
+    "decode_summary",
+    "decode_table",
+    "encode",
+    "summary_end",
+]
+
+MAGIC = b"CKPT"
+VERSION = 1
+FLAG_SIGNED = 1
+
+_HEADER = struct.Struct(">4sHHIIII32s32s16s32s32s")
+HEADER_BYTES = _HEADER.size
+_DIGESTED = HEADER_BYTES - 32
+
+_BODY_KEYS = ("collection", "epoch", "seq", "id", "chunks", "nonces", "codecs", "buffers")
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestSource:
+    """Where manifest bytes came from; they must say the same. ``digest`` is the reference's pin, if any."""
+
+    store_id: str
+    collection: str
+    name: str
+    digest: str | None = None
+
+    @property
+    def key(self) -> str:
+        return manifest_key(self.collection, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    summary_stored: int
+    summary_raw: int
+    body_stored: int
+    body_raw: int
+    summary_digest: bytes
+    body_digest: bytes
+    digest: bytes
+
+
+def encode(draft: Draft, limits: Limits) -> bytes:
+    """Return the manifest's bytes. Raises LimitExceededError."""
+    summary = pack(summary_to_msgpack(draft))
+    name = draft.name
+    body = pack(
+        {
+            "collection": draft.collection,
+            "epoch": name.epoch,
+            "seq": name.seq,
+            "id": name.id,
+            **draft.table.to_msgpack(),
+        }
+    )
+    compressor = zstandard.ZstdCompressor(level=3)
+    frames = [compressor.compress(part) for part in (summary, body)]
+    total_stored = HEADER_BYTES + sum(map(len, frames))
+    if total_stored > limits.max_manifest_stored_bytes:
+        _too_large("stored", total_stored, limits.max_manifest_stored_bytes, "max_manifest_stored_bytes")
+    if len(summary) + len(body) > limits.max_manifest_raw_bytes:
+        _too_large("raw", len(summary) + len(body), limits.max_manifest_raw_bytes, "max_manifest_raw_bytes")
+    lengths = (len(frames[0]), len(summary), len(frames[1]), len(body))
+    head = _HEADER.pack(
+        MAGIC, VERSION, 0, *lengths, digest(frames[0]), digest(frames[1]), bytes(16), bytes(32), bytes(32)
+    )[:_DIGESTED]
+    return b"".join((head, digest(head), *frames))
+
+
+def summary_end(head: bytes, source: ManifestSource, limits: Limits) -> int:
+    """Return how many bytes from the start hold header and summary."""
+    header = _read_header(head, source, limits)
+    return HEADER_BYTES + header.summary_stored
+
+
+def decode_summary(data: bytes, source: ManifestSource, limits: Limits) -> Manifest:
+    """Return what the manifest says; ``data`` reaches at least to the summary's end.
+
+    Raises ManifestCorruptError, UnsupportedVersionError, LimitExceededError,
+    IntegrityError (another content than the reference pins) or
+    StoreMismatchError, all naming the key.
+    """
+    try:
+        header = _read_header(data, source, limits)
+        raw = _read_frame(
+            memoryview(data)[HEADER_BYTES : HEADER_BYTES + header.summary_stored],
+            header.summary_stored,
+            header.summary_raw,
+            header.summary_digest,
+            "summary",
+        )
+        tree = as_map(unpack(raw, what="summary", max_items=limits.max_nodes), "summary", SUMMARY_KEYS)
+        manifest = read_summary(tree, source.name, header.digest.hex(), limits)
+    except FormatError as exc:
+        raise _named(exc, source) from exc
+    checkpoint = manifest.checkpoint
+    if checkpoint.ref.store_id != source.store_id:
+        raise StoreMismatchError(
+            f"manifest {source.key} belongs to store {checkpoint.ref.store_id}, this is {source.store_id}"
+        )
+    _check_identity(
+        (checkpoint.collection, checkpoint.epoch, checkpoint.seq, checkpoint.run, checkpoint.label),
+        parse_name(source.name),
+        source,
+    )
+    return manifest
+
+
+def decode_table(data: bytes, manifest: Manifest, source: ManifestSource, limits: Limits) -> ChunkTable:
+    """Return the chunk table of a whole manifest whose summary is ``manifest``. Raises as ``decode_summary``."""
+    try:
+        header = _read_header(data, source, limits)
+        start = HEADER_BYTES + header.summary_stored
+        if len(data) != start + header.body_stored:
+            raise ManifestCorruptError(f"{len(data)} bytes, {start + header.body_stored} expected")
+        raw = _read_frame(
+            memoryview(data)[start:], header.body_stored, header.body_raw, header.body_digest, "chunk table"
+        )
+        max_items = 4 * limits.max_chunks + limits.max_nodes
+        tree = as_map(unpack(raw, what="chunk table", max_items=max_items), "chunk table", _BODY_KEYS)
+        checkpoint = manifest.checkpoint
+        name = parse_name(source.name)
+        if name is None or (tree["collection"], tree["epoch"], tree["seq"], tree["id"]) != (
+            checkpoint.collection,
+            checkpoint.epoch,
+            checkpoint.seq,
+            name.id,
+        ):
+            raise ManifestCorruptError("the chunk table belongs to another checkpoint")
+        table = ChunkTable.from_msgpack(tree, limits)
+        _check_sums(manifest, table)
+    except FormatError as exc:
+        raise _named(exc, source) from exc
+    return table
+
+
+def _too_large(what: str, size: int, limit: int, option: str) -> None:
+    raise LimitExceededError(
+        f"the manifest takes {size} {what} bytes, at most {limit} are allowed: save fewer values, "
+        f"larger chunks (chunk_bytes), or raise Limits.{option}"
+    )
+
+
+def _read_header(data: bytes, source: ManifestSource, limits: Limits) -> _Header:
+    if len(data) < HEADER_BYTES:
+        raise ManifestCorruptError(f"{len(data)} bytes are too few for a manifest")
+    magic, version, flags, a, b, c, d, summary, body, key_id, mac, own = _HEADER.unpack_from(data)
+    if magic != MAGIC:
+        raise ManifestCorruptError("does not start as a manifest does")
+    header = _Header(a, b, c, d, summary, body, own)
+    if digest(memoryview(data)[:_DIGESTED]) != header.digest:
+        # A newer format may digest another header, so its version is told before the damage.
+        if version > VERSION:
+            _refuse_version(version)
+        raise ManifestCorruptError("the header is damaged")
+    if version != VERSION or flags & ~FLAG_SIGNED:
+        _refuse_version(version)
+    if not flags & FLAG_SIGNED and (any(key_id) or any(mac)):
+        raise ManifestCorruptError("a signature without its flag")
+    if source.digest is not None and header.digest.hex() != source.digest:
+        raise IntegrityError(
+            f"manifest {source.key} is not the one the reference pins: digest {header.digest.hex()[:16]}…, "
+            f"expected {source.digest[:16]}…"
+        )
+    if HEADER_BYTES + header.summary_stored + header.body_stored > limits.max_manifest_stored_bytes:
+        raise LimitExceededError(
+            f"larger than {limits.max_manifest_stored_bytes} bytes (Limits.max_manifest_stored_bytes)"
+        )
+    if header.summary_raw + header.body_raw > limits.max_manifest_raw_bytes:
+        raise LimitExceededError(
+            f"larger than {limits.max_manifest_raw_bytes} bytes raw (Limits.max_manifest_raw_bytes)"
+        )
+    return header
+
+
+def _refuse_version(version: int) -> None:
+    raise UnsupportedVersionError(
+        f"format version {version} or its features are not known to this release (it reads {VERSION}); "
+        "upgrade ckptstore to read it"
+    )
+
+
+def _read_frame(frame: memoryview, stored: int, raw: int, expected: bytes, what: str) -> bytearray:
+    if len(frame) != stored:
+        raise ManifestCorruptError(f"{what}: cut short, {len(frame)} of {stored} bytes")
+    if digest(frame) != expected:
+        raise ManifestCorruptError(f"{what}: damaged, its digest differs")
+    result = bytearray(raw)
+    try:
+        ChunkCoder("planes").decode("zstd", frame, memoryview(result))
+    except ChunkCorruptError as exc:
+        raise ManifestCorruptError(f"{what}: {exc}") from exc
+    return result
+
+
+def _check_identity(found: tuple[object, ...], name: CheckpointName | None, source: ManifestSource) -> None:
+    if name is None or found != (source.collection, name.epoch, name.seq, name.run, name.label):
+        raise ManifestCorruptError(
+            f"manifest {source.key} is that of another checkpoint, stored under this key"
+        )
+
+
+def _check_sums(manifest: Manifest, table: ChunkTable) -> None:
+    fields = list(manifest.fields.values())
+    if len(table.buffers) != len(fields) or not all(table.buffers):
+        raise ManifestCorruptError("the chunk table has other fields than the summary")
+    for field, cost in zip(fields, table.costs(), strict=True):
+        if (field.raw_bytes, field.stored_bytes, field.new_bytes) != (
+            cost.raw_bytes,
+            cost.stored_bytes,
+            cost.new_bytes,
+        ):
+            raise ManifestCorruptError(f"field {field.name!r}: sizes of summary and chunk table differ")
+    if manifest.checkpoint.sizes.n_chunks != len(table.chunks):
+        raise ManifestCorruptError("summary and chunk table count other chunks")
+
+
+def _named(exc: FormatError, source: ManifestSource) -> FormatError:
+    return type(exc)(f"manifest {source.key}: {exc}")

@@ -1,0 +1,213 @@
+"""The blocking twin: the same store for callers without an event loop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, overload
+
+from ckptstore import _pending
+from ckptstore._loop import LoopThread
+from ckptstore._outcome import PendingSave
+from ckptstore.checkpoint import Checkpoint, CheckpointRef, Manifest
+from ckptstore.config import StoreConfig
+from ckptstore.serializers import Registry
+from ckptstore.store import AsyncCheckpointStore, What
+
+__all__ = ["CheckpointStore"]
+
+_log = logging.getLogger("ckptstore")
+
+
+class CheckpointStore:
+    """AsyncCheckpointStore for blocking code: the same methods, results and errors.
+
+    It runs on a loop thread of its own, so it also works where a loop is
+    running (a notebook). Use it as a context manager, or ``close`` it. Without
+    that, the interpreter's end waits for background saves, up to
+    ``StoreConfig.exit_timeout_s``. All methods may be called from any thread;
+    in a forked child they raise ForkedProcessError.
+    """
+
+    def __init__(self, store: AsyncCheckpointStore, loop: LoopThread) -> None:
+        self._store = store
+        self._loop = loop
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        config: StoreConfig | None = None,
+        create: bool = True,
+        registry: Registry | None = None,
+        **backend_options: object,
+    ) -> CheckpointStore:
+        """See AsyncCheckpointStore.open."""
+        store: CheckpointStore | None = None
+        loop = LoopThread(lambda: store._finish() if store is not None else None)
+        try:
+            opened = loop.call(
+                AsyncCheckpointStore.open(
+                    url, config=config, create=create, registry=registry, **backend_options
+                )
+            )
+        except BaseException:
+            loop.stop()
+            raise
+        store = cls(opened, loop)
+        return store
+
+    @property
+    def url(self) -> str:
+        """Where the store is, without credentials."""
+        return self._store.url
+
+    @property
+    def store_id(self) -> str:
+        """The store's own id, 32 hex digits; references carry it."""
+        return self._store.store_id
+
+    @overload
+    def save(
+        self,
+        collection: str,
+        values: Mapping[str, object],
+        *,
+        label: str | None = None,
+        run: str | None = None,
+        metadata: Mapping[str, object] | None = None,
+        attributes: Mapping[str, object] | None = None,
+        parent: CheckpointRef | None = None,
+        wait: Literal[True] = True,
+    ) -> Checkpoint: ...
+    @overload
+    def save(
+        self,
+        collection: str,
+        values: Mapping[str, object],
+        *,
+        label: str | None = None,
+        run: str | None = None,
+        metadata: Mapping[str, object] | None = None,
+        attributes: Mapping[str, object] | None = None,
+        parent: CheckpointRef | None = None,
+        wait: Literal[False],
+    ) -> PendingSave: ...
+    @overload
+    def save(
+        self,
+        collection: str,
+        values: Mapping[str, object],
+        *,
+        label: str | None = None,
+        run: str | None = None,
+        metadata: Mapping[str, object] | None = None,
+        attributes: Mapping[str, object] | None = None,
+        parent: CheckpointRef | None = None,
+        wait: bool,
+    ) -> Checkpoint | PendingSave: ...
+    def save(
+        self,
+        collection: str,
+        values: Mapping[str, object],
+        *,
+        label: str | None = None,
+        run: str | None = None,
+        metadata: Mapping[str, object] | None = None,
+        attributes: Mapping[str, object] | None = None,
+        parent: CheckpointRef | None = None,
+        wait: bool = True,
+    ) -> Checkpoint | PendingSave:
+        """See AsyncCheckpointStore.save."""
+        saved = self._loop.call(
+            self._store.save(
+                collection,
+                values,
+                label=label,
+                run=run,
+                metadata=metadata,
+                attributes=attributes,
+                parent=parent,
+                wait=wait,
+            )
+        )
+        return PendingSave(saved, self._loop) if isinstance(saved, _pending.PendingSave) else saved
+
+    def begin(self, collection: str) -> None:
+        """See AsyncCheckpointStore.begin."""
+        self._loop.call(self._store.begin(collection))
+
+    def load(
+        self,
+        what: What,
+        *,
+        fields: Sequence[str] | None = None,
+        trusted: bool = False,
+        device: str | None = None,
+    ) -> dict[str, Any]:
+        """See AsyncCheckpointStore.load."""
+        return self._loop.call(self._store.load(what, fields=fields, trusted=trusted, device=device))
+
+    def inspect(self, what: What) -> Manifest:
+        """See AsyncCheckpointStore.inspect."""
+        return self._loop.call(self._store.inspect(what))
+
+    def latest(
+        self, collection: str, *, label: str | None = None, run: str | None = None
+    ) -> Checkpoint | None:
+        """See AsyncCheckpointStore.latest."""
+        return self._loop.call(self._store.latest(collection, label=label, run=run))
+
+    def list(
+        self, collection: str | None = None, *, label: str | None = None, run: str | None = None
+    ) -> Iterator[Checkpoint]:
+        """See AsyncCheckpointStore.list."""
+        return self._loop.iterate(self._store.list(collection, label=label, run=run))
+
+    def delete(self, what: What) -> None:
+        """See AsyncCheckpointStore.delete."""
+        self._loop.call(self._store.delete(what))
+
+    def undelete(self, what: CheckpointRef | Checkpoint | Mapping[str, str]) -> None:
+        """See AsyncCheckpointStore.undelete."""
+        self._loop.call(self._store.undelete(what))
+
+    def pin(self, what: What) -> None:
+        """See AsyncCheckpointStore.pin."""
+        self._loop.call(self._store.pin(what))
+
+    def unpin(self, what: What) -> None:
+        """See AsyncCheckpointStore.unpin."""
+        self._loop.call(self._store.unpin(what))
+
+    def close(self) -> None:
+        """See AsyncCheckpointStore.aclose."""
+        if self._loop.stopped:
+            return
+        try:
+            self._loop.call(self._store.aclose())
+        finally:
+            self._loop.stop()
+
+    def __enter__(self) -> CheckpointStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except Exception as exc:
+            if error is None:
+                raise
+            # The body's own exception goes on; this one was not asked for, but must be heard.
+            _log.error("while closing the store: %s", exc)
+
+    def _finish(self) -> None:
+        """The interpreter is ending and nobody closed the store: let what is in flight finish."""
+        unfinished = self._loop.call(self._store._finish())
+        if unfinished:
+            _log.error("the process ended before these saves were committed: %s", ", ".join(unfinished))
+        self._loop.stop()
