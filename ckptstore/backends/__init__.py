@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import time
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -125,6 +126,10 @@ async def open_backend(
     if unknown:
         raise ConfigError(f"a {parsed.scheme} store has no option {unknown[0]!r}")
     if parsed.scheme == "memory":
+        if not isinstance(backend_options.get("space", {}), dict):
+            raise ConfigError("the option space of a memory store must be the space of another one, a dict")
+        if not callable(backend_options.get("clock", time.time)):
+            raise ConfigError("the option clock of a memory store must be a function that returns seconds")
         from ckptstore.backends.memory import MemoryBackend
 
         return MemoryBackend(name=parsed.path, **backend_options)

@@ -1,0 +1,89 @@
+"""The storages that the conformance suite runs over: to add one, add its opener to ``STORAGES``."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ckptstore.backends.base import Backend
+from ckptstore.backends.local import LocalBackend
+from ckptstore.backends.memory import MemoryBackend, MemorySpace
+
+FD_DIRECTORY = "/proc/self/fd"
+
+
+@dataclass(frozen=True)
+class Storage:
+    """One storage for one test; every ``open`` gives another backend over the same objects."""
+
+    name: str
+    open: Callable[[], AbstractAsyncContextManager[Backend]]
+
+
+def memory(tmp_path: Path, executor: Executor) -> Callable[[], AbstractAsyncContextManager[Backend]]:
+    space: MemorySpace = {}
+
+    @contextlib.asynccontextmanager
+    async def opener() -> AsyncIterator[Backend]:
+        backend = MemoryBackend(space)
+        try:
+            yield backend
+        finally:
+            await backend.aclose()
+
+    return opener
+
+
+def local(durability: str) -> Callable[..., Callable[[], AbstractAsyncContextManager[Backend]]]:
+    def make(tmp_path: Path, executor: Executor) -> Callable[[], AbstractAsyncContextManager[Backend]]:
+        @contextlib.asynccontextmanager
+        async def opener() -> AsyncIterator[Backend]:
+            backend = LocalBackend(tmp_path / "store", durability=durability, executor=executor)
+            await backend.open(create=True)
+            try:
+                yield backend
+            finally:
+                await backend.aclose()
+
+        return opener
+
+    return make
+
+
+STORAGES = {"memory": memory, "local-full": local("full"), "local-os": local("os")}
+
+
+@pytest.fixture
+def executor() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(4, thread_name_prefix="ckptstore-test") as pool:
+        yield pool
+
+
+@pytest.fixture(params=STORAGES)
+def storage(request: pytest.FixtureRequest, tmp_path: Path, executor: Executor) -> Storage:
+    return Storage(request.param, STORAGES[request.param](tmp_path, executor))
+
+
+@pytest.fixture(autouse=True)
+def _no_descriptor_left() -> Iterator[None]:
+    """Fail a test that leaves a file open."""
+    if not os.path.isdir(FD_DIRECTORY):
+        yield
+        return
+    before = set(os.listdir(FD_DIRECTORY))
+    yield
+    gc.collect()
+    left = {}
+    for fd in set(os.listdir(FD_DIRECTORY)) - before:
+        with contextlib.suppress(OSError):
+            left[fd] = os.readlink(f"{FD_DIRECTORY}/{fd}")
+    left = {fd: name for fd, name in left.items() if not name.endswith("/fd")}
+    assert not left, f"descriptors left open: {left}"
