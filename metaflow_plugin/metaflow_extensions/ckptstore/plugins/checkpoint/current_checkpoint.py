@@ -11,6 +11,7 @@ from typing import Any
 from metaflow.flowspec import FlowSpec
 
 import ckptstore
+from ckptstore.errors import CheckpointStoreError, StoreNotFoundError, UnserializableError
 
 from .artifact import CheckpointArtifact, parse_key
 from .errors import CheckpointArgumentError, CheckpointException
@@ -93,47 +94,32 @@ class CurrentCheckpoint:
         (``background``).
 
         Raises CheckpointArgumentError for a wrong argument, CheckpointException
-        if nothing or not all of ``include`` is set, ckptstore.UnserializableError
+        if nothing or not all of ``include`` is set, UnserializableError
         naming the path of a value that cannot be saved, ckptstore.BackendError
         when the storage fails, and the error of an earlier background save.
         """
         self._check_save(name, metadata, latest, wait)
-        background = self._background if wait is None else not wait
         self._settle()
-        values = self._state.collect()
-        store = self._open(create=True)
-        started = time.perf_counter()
-        with _attribute_paths():
-            saved = store.save(
-                self._identity.collection,
-                values,
-                label=name,
-                run=self._identity.run,
-                metadata=dict(metadata or {}),
-                attributes={
-                    "pathspec": self._identity.pathspec,
-                    "attempt": self._identity.attempt,
-                    "latest": latest,
-                },
-                parent=self._parent,
-                wait=not background,
-            )
-        seconds = time.perf_counter() - started
-        if isinstance(saved, ckptstore.Checkpoint):
-            artifact = self._artifact(saved)
-            self._log(_saved(artifact, f"{seconds:.2f} s"))
-            return artifact
-        artifact = CheckpointArtifact(
-            {
-                "name": name,
+        request: dict[str, Any] = {
+            "collection": self._identity.collection,
+            "values": self._state.collect(),
+            "label": name,
+            "run": self._identity.run,
+            "metadata": dict(metadata or {}),
+            "attributes": {
                 "pathspec": self._identity.pathspec,
                 "attempt": self._identity.attempt,
-                "store_url": self._store_url,
+                "latest": latest,
             },
-            commit=saved.result,
-            inspect=self.inspect,
-        )
-        self._flights.append(_Flight(artifact, seconds))
+            "parent": self._parent,
+        }
+        if self._background if wait is None else not wait:
+            return self._save_in_background(name, request)
+        started = time.perf_counter()
+        with _attribute_paths():
+            saved = self._open(create=True).save(**request, wait=True)
+        artifact = self._artifact(saved)
+        self._log(_saved(artifact, f"{time.perf_counter() - started:.2f} s"))
         return artifact
 
     def load(self, reference: Reference | None = None) -> None:
@@ -156,10 +142,9 @@ class CurrentCheckpoint:
         self._state.check_restorable(checkpoint.fields)
         self._state.restore(store.load(ref, trusted=True))
         self._parent = checkpoint.ref
-        self._log(
-            f"restored {_described(self._artifact(checkpoint))} in {time.perf_counter() - started:.2f} s: "
-            f"{', '.join(sorted(checkpoint.fields))}"
-        )
+        names = ", ".join(sorted(checkpoint.fields))
+        what = self._described(self._artifact(checkpoint))
+        self._log(f"restored {what} in {time.perf_counter() - started:.2f} s: {names}")
 
     def inspect(self, reference: Reference | None = None) -> dict[str, Any]:
         """Return what a checkpoint holds, without reading its data.
@@ -252,7 +237,7 @@ class CurrentCheckpoint:
             self._log(f"no checkpoint of {where} was found")
             return
         self._info = self._artifact(newest)
-        self._log(f"found {_described(self._info)}; current.checkpoint.load() restores it")
+        self._log(f"found {self._described(self._info)}; current.checkpoint.load() restores it")
 
     def close(self) -> None:
         """Finish the background saves and close the store; a later use opens it again.
@@ -270,7 +255,7 @@ class CurrentCheckpoint:
         """Close while an exception is on its way: what fails is told on the log and hides nothing."""
         try:
             self.close()
-        except ckptstore.CheckpointStoreError as error:
+        except CheckpointStoreError as error:
             self._log(f"a background save failed as the step ended: {type(error).__name__}: {error}")
 
     def _check_save(self, name: object, metadata: object, latest: object, wait: object) -> None:
@@ -283,6 +268,23 @@ class CurrentCheckpoint:
         if wait is not None and not isinstance(wait, bool):
             raise CheckpointArgumentError(f"wait must be True, False or None, not {wait!r}.")
 
+    def _save_in_background(self, name: str, request: dict[str, Any]) -> CheckpointArtifact:
+        started = time.perf_counter()
+        with _attribute_paths():
+            pending = self._open(create=True).save(**request, wait=False)
+        artifact = CheckpointArtifact(
+            {
+                "name": name,
+                "pathspec": self._identity.pathspec,
+                "attempt": self._identity.attempt,
+                "store_url": self._store_url,
+            },
+            commit=pending.result,
+            inspect=self.inspect,
+        )
+        self._flights.append(_Flight(artifact, time.perf_counter() - started))
+        return artifact
+
     def _settle(self) -> None:
         """Wait for the background saves, tell of each, and raise the first error."""
         errors: list[Exception] = []
@@ -292,7 +294,7 @@ class CurrentCheckpoint:
             try:
                 flight.artifact.wait()
                 self._log(_saved(flight.artifact, f"in the background, {flight.blocked_s:.2f} s blocked"))
-            except (CheckpointException, ckptstore.CheckpointStoreError) as error:
+            except (CheckpointException, CheckpointStoreError) as error:
                 self._log(f"NOT saved {flight.artifact.name!r}: {type(error).__name__}: {error}")
                 if not seen:
                     errors.append(error)
@@ -320,12 +322,16 @@ class CurrentCheckpoint:
             return parse_key(reference, self._open(create=False).store_id)
         return CheckpointArtifact.hydrate(reference).ref
 
+    def _described(self, artifact: CheckpointArtifact) -> str:
+        task = "" if artifact.pathspec == self._identity.pathspec else f"{artifact.pathspec}, "
+        return f"{artifact.name!r} of {task}attempt {artifact.attempt} ({_size(artifact.size)})"
+
     def _list(
         self, collection: str | None, *, label: str | None = None, run: str | None = None
     ) -> Iterator[ckptstore.Checkpoint]:
         try:
             store = self._open(create=False)
-        except ckptstore.StoreNotFoundError:
+        except StoreNotFoundError:
             return iter(())
         return store.list(collection, label=label, run=run)
 
@@ -350,17 +356,13 @@ def _attribute_paths() -> Iterator[None]:
     """Let the path of a value that cannot be saved start at ``self``."""
     try:
         yield
-    except ckptstore.UnserializableError as error:
-        raise ckptstore.UnserializableError(
+    except UnserializableError as error:
+        raise UnserializableError(
             f"self.{error.path} cannot be saved: {error}",
             field=error.field,
             path=f"self.{error.path}",
             type_name=error.type_name,
         ) from error
-
-
-def _described(artifact: CheckpointArtifact) -> str:
-    return f"{artifact.name!r} of {artifact.pathspec}, attempt {artifact.attempt} ({_size(artifact.size)})"
 
 
 def _saved(artifact: CheckpointArtifact, how: str) -> str:
