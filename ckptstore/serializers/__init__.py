@@ -1,0 +1,14 @@
+"""Values to graphs and blocks, and back: plain data as a typed tree, the rest as pickles without their bytes.
+
+``graph`` specifies the format.
+"""
+
+from __future__ import annotations
+
+from ckptstore.serializers._leaves import Leaf
+from ckptstore.serializers.dump import DumpedField, dump
+from ckptstore.serializers.memory import Block
+from ckptstore.serializers.registry import CustomType, Registry
+from ckptstore.serializers.restore import RestorePlan
+
+__all__ = ["Block", "CustomType", "DumpedField", "Leaf", "Registry", "RestorePlan", "dump"]

@@ -1,0 +1,174 @@
+"""Lists the arrays and tensors of a field by their paths, also those inside pickled objects."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from ckptstore.serializers import _paths
+from ckptstore.serializers._nodes import Node
+from ckptstore.serializers.pickling import Unit
+from ckptstore.serializers.tensors import torch_name
+
+__all__ = ["Leaf", "leaves"]
+
+_MAX_LOOKS = 300_000
+"""Objects of one pickle that are looked at for the paths of its arrays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """An array or tensor of a field.
+
+    ``path`` leads there from the field: "", ``[0].x``, ``['w']``,
+    ``net.0.weight``. ``nbytes`` are those of its elements; 0 where a field
+    before it, or a leaf before it, is the same object and counts them.
+    ``block`` is the field's block that holds them, None if there is none or it
+    is another field's.
+    """
+
+    path: str
+    kind: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    block: int | None = None
+
+
+def leaves(root: Any, field: int, counted: set[int]) -> list[Leaf]:
+    """Return the leaves that the root of field number ``field`` reaches.
+
+    ``counted`` are the nodes whose bytes were counted before; it grows.
+    """
+    if type(root) is not Node:
+        return []
+    found: list[Leaf] = []
+    # What a module holds has the names of its state_dict.
+    in_module = isinstance(root.value, _module_type())
+    seen = {id(root)}
+    # The way to a node is a chain of (step before, text): joining only at a leaf keeps deep nests linear.
+    todo: list[tuple[Node, Any]] = [(root, None)]
+    while todo:
+        node, way = todo.pop()
+        if node.tag in ("array", "tensor"):
+            path = _text(way)
+            found.append(_leaf(node, path[1:] if in_module else path, field, id(node) not in counted))
+            counted.add(id(node))
+            continue
+        if not node.kids:
+            continue
+        inner: list[tuple[Node, Any]] = []
+        for kid, step in _steps(node):
+            if id(kid) not in seen:
+                seen.add(id(kid))
+                inner.append((kid, (way, step)))
+        todo.extend(reversed(inner))
+    return found
+
+
+def _module_type() -> Any:
+    module: Any = getattr(getattr(sys.modules.get("torch"), "nn", None), "Module", None)
+    return module or ()
+
+
+def _text(way: Any) -> str:
+    steps: list[str] = []
+    while way is not None:
+        way, step = way
+        steps.append(step)
+    steps.reverse()
+    return _paths.join("", steps)
+
+
+def _leaf(node: Node, path: str, field: int, counts: bool) -> Leaf:
+    value = node.value
+    region = node.extents[0].region if node.extents[0] is not None else None
+    block = region.index if region is not None and region.field == field else None
+    shape = tuple(value.shape)
+    if node.tag == "array":
+        return Leaf(path, "numpy", str(value.dtype), shape, value.nbytes if counts else 0, block)
+    nbytes = prod(shape) * value.element_size() if counts else 0
+    return Leaf(path, "torch", torch_name(value.dtype), shape, nbytes, block)
+
+
+def _steps(node: Node) -> Iterator[tuple[Node, str]]:
+    if node.unit is None:
+        yield from _paths.steps(node)
+        return
+    wanted = {id(ref.value): ref for ref in node.unit.refs if ref.tag not in _NO_LEAVES}
+    if wanted:
+        yield from _inside(node, node.unit, wanted)
+
+
+_NO_LEAVES = frozenset({"int", "complex", "str", "bytes", "bytearray", "scalar", "dtype", "storage"})
+
+
+def _inside(start: Node, unit: Unit, wanted: dict[int, Node]) -> Iterator[tuple[Node, str]]:
+    """Look for the nodes that a pickle refers to among the attributes and items of its objects."""
+    module = _module_type()
+    roots = [start.value] if start.value is not None else [root.value for root in unit.roots]
+    queue: deque[tuple[Any, str]] = deque((root, "") for root in roots)
+    seen = {id(root) for root in roots}
+    left = len(wanted)
+    looks = 0
+    while queue and left and looks < _MAX_LOOKS:
+        value, path = queue.popleft()
+        for child, step in _parts(value, module):
+            key = id(child)
+            if key in seen or type(child) in _ATOMS:
+                continue
+            looks += 1
+            seen.add(key)
+            node = wanted.pop(key, None)
+            if node is None:
+                queue.append((child, path + step))
+            else:
+                left -= 1
+                yield node, path + step
+    for at, ref in enumerate(unit.refs):
+        if id(ref.value) in wanted:
+            yield ref, f"<{at}>"
+
+
+_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray, type})
+
+
+def _parts(value: Any, module: Any) -> Iterator[tuple[Any, str]]:
+    kind = type(value)
+    if isinstance(value, dict):
+        for at, (key, item) in enumerate(value.items()):
+            yield item, f"[{_paths.key_text(key, at)}]"
+    elif isinstance(value, (list, tuple)):
+        for at, item in enumerate(value):
+            yield item, f"[{at}]"
+    if isinstance(value, type) or kind in (dict, list, tuple):
+        return
+    attributes = getattr(value, "__dict__", None)
+    if type(attributes) is dict:
+        if isinstance(value, module):
+            yield from _module_parts(attributes)
+            return
+        for name, item in attributes.items():
+            yield item, f".{name}"
+    for cls in kind.__mro__:
+        slots = cls.__dict__.get("__slots__", ())
+        for name in (slots,) if type(slots) is str else slots:
+            descriptor: Any = cls.__dict__.get(name)
+            if type(descriptor).__name__ == "member_descriptor":
+                try:
+                    yield descriptor.__get__(value), f".{name}"
+                except AttributeError:
+                    continue
+
+
+def _module_parts(attributes: dict[str, Any]) -> Iterator[tuple[Any, str]]:
+    for group in ("_parameters", "_buffers", "_modules"):
+        for name, item in (attributes.get(group) or {}).items():
+            yield item, f".{name}"
+    for name, item in attributes.items():
+        if name not in ("_parameters", "_buffers", "_modules"):
+            yield item, f".{name}"

@@ -1,0 +1,315 @@
+"""Values to graphs and blocks. It reads memory but copies, uploads and changes nothing."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ckptstore import _msgpack
+from ckptstore.config import Limits
+from ckptstore.errors import LimitExceededError
+from ckptstore.serializers import arrays, memory, tensors
+from ckptstore.serializers._blame import cycle_through_custom
+from ckptstore.serializers._cycles import cycles
+from ckptstore.serializers._leaves import Leaf, leaves
+from ckptstore.serializers._nodes import Node
+from ckptstore.serializers._walk import Walk
+from ckptstore.serializers.graph import SHORT
+from ckptstore.serializers.memory import Block, Extent, Region
+from ckptstore.serializers.registry import Registry
+
+__all__ = ["DumpedField", "dump"]
+
+
+@dataclass(slots=True)
+class DumpedField:
+    """One field as bytes. ``globals`` are the names that its pickles import when they are loaded."""
+
+    name: str
+    type_name: str
+    kind: str
+    """``tree``: plain data. ``pickle``: loading it unpickles something, its own or what it shares."""
+    graph: bytes
+    blocks: list[Block]
+    leaves: list[Leaf]
+    globals: list[str]
+
+
+def dump(values: Mapping[str, object], *, limits: Limits, registry: Registry) -> list[DumpedField]:
+    """Return every field of ``values`` as a graph and blocks, in their order.
+
+    The blocks are views of the values' own memory wherever that is possible:
+    nothing is copied that the caller cannot copy later, or never. What several
+    fields share belongs to the first of them. Equal values give equal bytes.
+
+    Tensors that need a gradient come back as leaves without their history, and
+    ``.grad`` is not kept, as with pickle.
+
+    Raises UnserializableError naming the path of what cannot be saved, and
+    LimitExceededError.
+    """
+    # The walk makes many objects and no garbage in cycles; the collector would look at all of them, often.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _dump(values, limits, registry)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _dump(values: Mapping[str, object], limits: Limits, registry: Registry) -> list[DumpedField]:
+    walk = Walk(values, limits=limits, registry=registry)
+    walk.run()
+    _merge_cycles(walk, registry)
+    names = list(values)
+    fields = _number(walk.roots, limits)
+    regions = _assign_blocks(fields)
+    encode = _Encoder(names)
+    dumped: list[DumpedField] = []
+    counted: set[int] = set()
+    for at, name in enumerate(names):
+        root = walk.roots[name]
+        graph = _msgpack.pack([encode.value(root, at), [encode.node(node) for node in fields[at]]])
+        pickled, imported = _pickles(root) if walk.n_units else (False, [])
+        dumped.append(
+            DumpedField(
+                name=name,
+                type_name=_type_name(values[name]),
+                kind="pickle" if pickled else "tree",
+                graph=graph,
+                blocks=[region.block() for region in regions[at]],
+                leaves=leaves(root, at, counted),
+                globals=imported,
+            )
+        )
+    return dumped
+
+
+def _type_name(value: object) -> str:
+    kind = type(value)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _merge_cycles(walk: Walk, registry: Registry) -> None:
+    """Join what a cycle runs through, where part of it is pickled, in one pickle each."""
+    while walk.n_units or walk.n_customs:
+        found = cycles(root for root in walk.roots.values() if type(root) is Node)
+        merged = False
+        for part in found:
+            custom = next((node for node in part if node.tag == "custom"), None)
+            if custom is not None:
+                registered = registry.of_type(type(custom.value))
+                raise cycle_through_custom(walk.roots, custom, registered.name if registered else "?")
+            if any(node.unit is not None for node in part):
+                inside = set(map(id, part))
+                walk.group(sorted(part, key=lambda node: node.order), _entries(walk.roots, inside))
+                merged = True
+        if not merged:
+            return
+        walk.settle()
+
+
+def _entries(roots: Mapping[str, Any], inside: set[int]) -> list[Node]:
+    """Return the nodes of a cycle that a field or a node outside it refers to, in a fixed order."""
+    entries: dict[int, Node] = {}
+    seen: set[int] = set()
+    stack: list[Node] = []
+    for root in roots.values():
+        if type(root) is Node:
+            if id(root) in inside:
+                entries[id(root)] = root
+            stack.append(root)
+    while stack:
+        node = stack.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        for kid in node.kids:
+            if id(kid) in inside and id(node) not in inside:
+                entries[id(kid)] = kid
+            if id(kid) not in seen:
+                stack.append(kid)
+    return sorted(entries.values(), key=lambda node: node.order)
+
+
+def _number(roots: Mapping[str, Any], limits: Limits) -> list[list[Node]]:
+    """Give every node its field and number; return the nodes by field."""
+    fields: list[list[Node]] = []
+    for at, (name, root) in enumerate(roots.items()):
+        nodes: list[Node] = []
+        stack = [root] if type(root) is Node else []
+        while stack:
+            node = stack.pop()
+            if node.field >= 0:
+                continue
+            node.field = at
+            node.index = len(nodes)
+            nodes.append(node)
+            stack.extend(reversed(node.kids))
+        if len(nodes) > limits.max_nodes:
+            raise LimitExceededError(
+                f"field {name!r} has {len(nodes)} containers, arrays and pickled parts, more than "
+                f"max_nodes={limits.max_nodes}: raise the limit, or keep small values in arrays"
+            )
+        fields.append(nodes)
+    return fields
+
+
+def _assign_blocks(fields: list[list[Node]]) -> list[list[Region]]:
+    """Join the memory of all nodes, and number its blocks in the field that meets them first."""
+    for nodes in fields:
+        for node in nodes:
+            if node.tag in ("str", "bytes", "int", "bytearray"):
+                node.region = _payload(_bytes_of(node))
+            elif node.tag == "pickle" and node.unit is not None:
+                node.region = _payload(node.unit.stream)
+                node.extents = [_buffer_extent(*buffer) for buffer in node.unit.buffers]
+    memory.join(
+        extent
+        for nodes in fields
+        for node in nodes
+        for extent in node.extents
+        if extent is not None and extent.region is None
+    )
+    regions: list[list[Region]] = []
+    for at, nodes in enumerate(fields):
+        mine: list[Region] = []
+        for node in nodes:
+            met = [node.region, *(extent.region for extent in node.extents if extent is not None)]
+            for region in met:
+                if region is not None and region.field < 0:
+                    region.field = at
+                    region.index = len(mine)
+                    mine.append(region)
+        regions.append(mine)
+    return regions
+
+
+def _bytes_of(node: Node) -> bytes:
+    value = node.value
+    if node.tag == "str":
+        encoded: bytes = value.encode("utf-8", "surrogatepass")
+        return encoded
+    if node.tag == "int":
+        whole: bytes = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+        return whole
+    # A view of a bytearray would keep its owner from resizing it.
+    return bytes(value)
+
+
+def _payload(data: bytes) -> Region | None:
+    return Region(0, data=memoryview(data)) if len(data) > SHORT else None
+
+
+def _buffer_extent(raw: memoryview, readonly: bool) -> Extent | None:
+    if not raw.nbytes:
+        return None
+    start = memory.address_of(raw)
+    extent = Extent(start or 0, raw.nbytes, owner=raw, width=1)
+    if start is None:
+        extent.region = Region(0, data=raw)
+        extent.region.private = False
+    return extent
+
+
+class _Encoder:
+    """Turns nodes into msgpack values."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._names = names
+
+    def value(self, value: Any, at: int) -> Any:
+        """Return a value of field ``at``: itself, or a reference."""
+        if type(value) is not Node:
+            return value
+        return [value.index] if value.field == at else [self._names[value.field], value.index]
+
+    def node(self, node: Node) -> list[Any]:
+        """Return one node."""
+        tag = node.tag
+        value = node.value
+        if tag in ("list", "tuple", "set", "frozenset", "dict"):
+            return [tag, self._values(node.items, node)]
+        if tag == "odict":
+            return [tag, self._values(node.items, node), self._values(node.encoded, node)]
+        if tag == "array":
+            extent = node.extents[0]
+            return arrays.encode_array(value, node.encoded, extent, self._block(extent, node.field))
+        if tag == "tensor":
+            extent = node.extents[0]
+            return tensors.encode_tensor(value, extent, self._block(extent, node.field))
+        if tag == "pickle":
+            return self._pickle(node)
+        if tag == "member":
+            assert node.unit is not None
+            return [tag, self.value(node.unit.node, node.field), node.unit.roots.index(node)]
+        if tag == "scalar":
+            scalar: list[Any] = node.encoded
+            return scalar
+        if tag == "storage":
+            extent = node.extents[0]
+            return tensors.encode_storage(value, extent, self._block(extent, node.field))
+        if tag == "custom":
+            return [tag, node.encoded, self.value(node.items[0], node.field)]
+        return [tag, *self._simple(node)]
+
+    def _simple(self, node: Node) -> list[Any]:
+        value = node.value
+        if node.tag == "complex":
+            return [value.real, value.imag]
+        if node.tag == "dtype":
+            return [node.encoded]
+        if node.tag == "torch.dtype":
+            return [tensors.torch_name(value)]
+        if node.tag == "torch.device":
+            return [str(value)]
+        if node.tag == "torch.Size":
+            return [list(value)]
+        return [node.region.index if node.region is not None else _bytes_of(node)]
+
+    def _values(self, items: list[Any], node: Node) -> list[Any]:
+        if not node.kids:
+            return items
+        at = node.field
+        return [item if type(item) is not Node else self.value(item, at) for item in items]
+
+    def _block(self, extent: Extent | None, at: int) -> Any:
+        if extent is None or extent.region is None:
+            return None
+        region = extent.region
+        return region.index if region.field == at else [self._names[region.field], region.index]
+
+    def _pickle(self, node: Node) -> list[Any]:
+        unit = node.unit
+        assert unit is not None
+        buffers = []
+        for extent, (raw, readonly) in zip(node.extents, unit.buffers, strict=True):
+            offset = 0
+            if extent is not None and extent.region is not None and extent.region.extents:
+                offset = extent.start - extent.region.start
+            buffers.append([self._block(extent, node.field), offset, raw.nbytes, readonly])
+        stream = unit.stream if node.region is None else node.region.index
+        refs = [self.value(ref, node.field) for ref in unit.refs]
+        n = 0 if unit.roots == [node] else len(unit.roots)
+        return ["pickle", stream, buffers, refs, sorted(unit.names), n]
+
+
+def _pickles(root: Any) -> tuple[bool, list[str]]:
+    """Return whether loading a field unpickles anything, and what that imports."""
+    pickled = False
+    names: set[str] = set()
+    seen: set[int] = set()
+    stack = [root] if type(root) is Node else []
+    while stack:
+        node = stack.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if node.tag == "pickle" and node.unit is not None:
+            pickled = True
+            names |= node.unit.names
+        stack.extend(node.kids)
+    return pickled, sorted(names)

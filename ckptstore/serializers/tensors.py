@@ -1,0 +1,244 @@
+"""torch tensors and storages as nodes, and back. torch is imported only when a value brings it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from ckptstore.errors import CheckpointStoreError
+from ckptstore.serializers.arrays import strided_range
+from ckptstore.serializers.dtypes import torch_itemsize
+from ckptstore.serializers.graph import CONJ, NEG, PARAMETER, REQUIRES_GRAD
+from ckptstore.serializers.memory import Extent
+
+__all__ = [
+    "TensorBuilder",
+    "encode_storage",
+    "encode_tensor",
+    "is_plain",
+    "storage_extent",
+    "tensor_extent",
+    "torch_name",
+]
+
+_WASTE_BYTES = 64 * 1024
+"""A lone view keeps its strides up to this many bytes of gaps, or as many as it has elements."""
+
+
+def torch_name(dtype: Any) -> str:
+    """Return ``float32`` for ``torch.float32``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def is_plain(tensor: Any) -> bool:
+    """Whether an object of exactly Tensor or Parameter is its elements and flags, and nothing more."""
+    torch = sys.modules["torch"]
+    try:
+        if (
+            tensor.layout is not torch.strided
+            or tensor.is_quantized
+            or tensor.is_nested
+            or tensor.__dict__
+            or torch_itemsize(torch_name(tensor.dtype)) is None
+        ):
+            return False
+        if tensor.device.type == "meta":
+            return True
+        # Tensors inside torch.func transforms and fakes have no memory of their own.
+        start = tensor.data_ptr()
+        storage = tensor.untyped_storage()
+    except (RuntimeError, NotImplementedError):
+        return False
+    if tensor.numel() == 0:
+        return True
+    if start == 0:
+        return False
+    low = start - storage.data_ptr()
+    return bool(low >= 0 and low + _span(tensor) <= storage.nbytes())
+
+
+def _span(tensor: Any) -> int:
+    itemsize = tensor.element_size()
+    strides = tuple(stride * itemsize for stride in tensor.stride())
+    return strided_range(tuple(tensor.shape), strides, itemsize)[1]
+
+
+def tensor_extent(tensor: Any) -> Extent | None:
+    """Return the memory of a plain tensor, None if it has none."""
+    device = tensor.device
+    if device.type == "meta" or tensor.numel() == 0:
+        return None
+    itemsize = tensor.element_size()
+    nbytes = tensor.numel() * itemsize
+    span = nbytes if tensor.is_contiguous() else _span(tensor)
+    width = itemsize // 2 if tensor.is_complex() else itemsize
+    space = "" if device.type == "cpu" else str(device)
+    extent = Extent(tensor.data_ptr(), span, owner=tensor, width=width, space=space)
+    if space:
+        storage = tensor.untyped_storage()
+        extent.copy = _copier(storage, extent.start - storage.data_ptr(), span)
+    if span > 2 * nbytes and span - nbytes > _WASTE_BYTES and not (tensor.is_conj() or tensor.is_neg()):
+        extent.compact = lambda: _compact(tensor)
+    return extent
+
+
+def storage_extent(storage: Any) -> Extent | None:
+    """Return the memory of an untyped storage, None if it has none."""
+    if storage.device.type == "meta" or storage.nbytes() == 0:
+        return None
+    space = "" if storage.device.type == "cpu" else str(storage.device)
+    extent = Extent(storage.data_ptr(), storage.nbytes(), owner=storage, width=1, space=space)
+    if space:
+        extent.copy = _copier(storage, 0, storage.nbytes())
+    return extent
+
+
+def _copier(storage: Any, at: int, nbytes: int) -> Callable[[memoryview], None]:
+    def copy(into: memoryview) -> None:
+        torch = sys.modules["torch"]
+        source = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage, at, (nbytes,), (1,))
+        torch.frombuffer(into, dtype=torch.uint8).copy_(source)
+
+    return copy
+
+
+def _compact(tensor: Any) -> memoryview:
+    torch = sys.modules["torch"]
+    packed = bytearray(tensor.numel() * tensor.element_size())
+    view = torch.frombuffer(packed, dtype=tensor.dtype).view(tensor.shape)
+    view.copy_(tensor.detach())
+    return memoryview(packed)
+
+
+def encode_tensor(tensor: Any, extent: Extent | None, block: Any) -> list[Any]:
+    """Return the node of a plain tensor; ``block`` is the reference to its extent's block."""
+    flags = (
+        (REQUIRES_GRAD if tensor.requires_grad else 0)
+        | (PARAMETER if type(tensor) is sys.modules["torch"].nn.Parameter else 0)
+        | (CONJ if tensor.is_conj() else 0)
+        | (NEG if tensor.is_neg() else 0)
+    )
+    offset = 0
+    strides = None if tensor.is_contiguous() else list(tensor.stride())
+    if extent is not None and extent.region is not None:
+        if extent.region.compacted:
+            strides = None
+        else:
+            offset = extent.start - extent.region.start
+    name = torch_name(tensor.dtype)
+    return ["tensor", name, list(tensor.shape), strides, block, offset, str(tensor.device), flags]
+
+
+def encode_storage(storage: Any, extent: Extent | None, block: Any) -> list[Any]:
+    """Return the node of a typed or untyped storage."""
+    untyped, name = _untyped(storage)
+    offset = 0
+    if extent is not None and extent.region is not None:
+        offset = extent.start - extent.region.start
+    return ["storage", name, untyped.nbytes(), block, offset, str(untyped.device)]
+
+
+def _untyped(storage: Any) -> tuple[Any, str | None]:
+    if type(storage) is sys.modules["torch"].UntypedStorage:
+        return storage, None
+    return storage._untyped_storage, torch_name(storage.dtype)
+
+
+class TensorBuilder:
+    """Restores tensors and storages; those that shared memory share one storage again.
+
+    Tensors that were saved from another device than the CPU go to ``device``,
+    or stay on the CPU if it is None.
+    """
+
+    def __init__(self, device: str | None) -> None:
+        import torch
+
+        self._torch = torch
+        self._device = device
+        self._storages: dict[tuple[Any, str], Any] = {}
+
+    def dtype(self, name: str) -> Any:
+        """Return ``torch.<name>``. Raises CheckpointStoreError if this torch has no such type."""
+        dtype = getattr(self._torch, name, None) if torch_itemsize(name) is not None else None
+        if not isinstance(dtype, self._torch.dtype):
+            raise CheckpointStoreError(
+                f"torch {self._torch.__version__} has no dtype {name!r}: load with the version that saved it"
+            )
+        return dtype
+
+    def device(self, name: str) -> Any:
+        """Return the ``torch.device`` of that name."""
+        return self._torch.device(name)
+
+    def size(self, shape: list[int]) -> Any:
+        """Return a ``torch.Size``."""
+        return self._torch.Size(shape)
+
+    def tensor(self, node: list[Any], key: Any, memory: memoryview | None) -> Any:
+        """Return the tensor of a checked node; ``key`` identifies its block, ``memory`` holds it."""
+        torch = self._torch
+        _, name, shape, strides, _, offset, device, flags = node
+        dtype = self.dtype(name)
+        if strides is None:
+            strides = _contiguous(shape)
+        if memory is None:
+            where = "meta" if device == "meta" else self._target(device)
+            tensor = torch.empty_strided(shape, strides, dtype=dtype, device=where)
+        else:
+            storage = self._storage(key, memory, device)
+            itemsize = dtype.itemsize
+            if offset % itemsize:
+                # A storage offset counts elements: this one starts inside an element of its block.
+                storage, offset = _part(torch, storage, offset), 0
+            tensor = torch.empty(0, dtype=dtype, device=storage.device)
+            tensor.set_(storage, offset // itemsize, shape, strides)
+        if flags & CONJ:
+            torch._C._set_conj(tensor, True)
+        if flags & NEG:
+            torch._C._set_neg(tensor, True)
+        if flags & PARAMETER:
+            return torch.nn.Parameter(tensor, requires_grad=bool(flags & REQUIRES_GRAD))
+        if flags & REQUIRES_GRAD:
+            tensor.requires_grad_(True)
+        return tensor
+
+    def storage(self, node: list[Any], key: Any, memory: memoryview | None) -> Any:
+        """Return the storage of a checked node."""
+        torch = self._torch
+        _, name, nbytes, _, offset, device = node
+        if memory is None:
+            where = "meta" if device == "meta" else self._target(device)
+            storage = torch.UntypedStorage(nbytes, device=where)
+        else:
+            storage = self._storage(key, memory, device)
+            if offset or nbytes != storage.nbytes():
+                storage = _part(torch, storage, offset)[:nbytes]
+        if name is None:
+            return storage
+        return torch.storage.TypedStorage(wrap_storage=storage, dtype=self.dtype(name), _internal=True)
+
+    def _target(self, device: str) -> str:
+        return "cpu" if device == "cpu" or self._device is None else self._device
+
+    def _storage(self, key: Any, memory: memoryview, device: str) -> Any:
+        target = self._target(device)
+        storage = self._storages.get((key, target))
+        if storage is None:
+            whole = self._torch.frombuffer(memory, dtype=self._torch.uint8)
+            storage = self._storages[key, target] = whole.to(target).untyped_storage()
+        return storage
+
+
+def _part(torch: Any, storage: Any, offset: int) -> Any:
+    return storage[offset:]
+
+
+def _contiguous(shape: list[int]) -> tuple[int, ...]:
+    strides: list[int] = []
+    step = 1
+    for n in reversed(shape):
+        strides.append(step)
+        step *= max(n, 1)
+    return tuple(reversed(strides))
