@@ -33,6 +33,7 @@ __all__ = [
     "mapped",
     "open_object",
     "require_regular",
+    "split_key",
     "start_write_back",
     "translated",
     "write_all",
@@ -84,6 +85,19 @@ def translated(exc: OSError, action: str, key: str, url: str) -> BackendError:
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreFullError(message)
     return BackendError(message, transient=exc.errno in _RETRYABLE)
+
+
+def split_key(key: str, url: str) -> tuple[str, str]:
+    """Return the directory and the name of a key's file.
+
+    Raises BackendError for a key that is no path below the store, or whose file
+    a listing would take for an unfinished one.
+    """
+    directory, slash, name = key.rpartition("/")
+    parts = [name, *(directory.split("/") if slash else ())]
+    if any(part in ("", ".", "..") for part in parts) or name.startswith(TEMPORARY) or "\0" in key:
+        raise BackendError(f"the key {key!r} cannot be a file of {url}")
+    return directory, name
 
 
 class Root:
@@ -243,7 +257,7 @@ def open_object(root: Root, key: str) -> int:
     Raises ObjectNotFoundError, or BackendError: anything but a regular file in
     the object's place is named, and not opened in a way that could block.
     """
-    directory, _, name = key.rpartition("/")
+    directory, name = split_key(key, root.url)
     with (
         root.missing_is_believed(),
         mapped("cannot read", key, root.url, missing=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterator
 
-from ckptstore.backends._files import TEMPORARY, Root, mapped
+from ckptstore.backends._files import TEMPORARY, Root, mapped, split_key
 from ckptstore.backends.base import ObjectInfo
 from ckptstore.errors import BackendError
 
@@ -24,6 +24,8 @@ def scan(root: Root, prefix: str, after: str) -> Generator[ObjectInfo, None, Non
     cannot be seen is not "nothing there".
     """
     directory, slash, _ = prefix.rpartition("/")
+    if slash:
+        split_key(directory, root.url)
     with mapped("cannot list", prefix or "all objects", root.url):
         try:
             fd = root.open_directory(directory)

@@ -22,6 +22,7 @@ from ckptstore.backends._files import (
     mapped,
     open_object,
     require_regular,
+    split_key,
     start_write_back,
     translated,
     write_all,
@@ -154,12 +155,13 @@ class LocalBackend(Backend):
 
     async def _get(self, key: str, start: int, length: int | None) -> bytes:
         self._check_open()
+        _, name = split_key(key, self._url)
 
         def opener(_path: str, _flags: int) -> int:
             return open_object(self._root, key)
 
         with mapped("cannot read", key, self._url):
-            async with aiofiles.open(key, "rb", buffering=0, opener=opener, executor=self._executor) as file:
+            async with aiofiles.open(name, "rb", buffering=0, opener=opener, executor=self._executor) as file:
                 if start:
                     await file.seek(start)
                 if length is None:
@@ -172,7 +174,7 @@ class LocalBackend(Backend):
 
     async def _put_whole(self, key: str, data: Buffer, *, if_absent: bool) -> ObjectInfo:
         self._check_open()
-        directory, _, name = key.rpartition("/")
+        directory, name = split_key(key, self._url)
         temporary = f"{TEMPORARY}{secrets.token_hex(8)}"
         with mapped("cannot write", key, self._url):
             folder = await self._call(self._root.open_directory, directory, create=True)
@@ -204,7 +206,7 @@ class LocalBackend(Backend):
         """Give the finished file its name."""
         written_s = os.stat(temporary, dir_fd=folder, follow_symlinks=False).st_mtime
         if self._full:
-            self._unsynced.settle(key.rpartition("/")[0])
+            self._unsynced.settle(split_key(key, self._url)[0])
         if if_absent:
             _link_if_absent(folder, temporary, name)
         else:
@@ -217,7 +219,7 @@ class LocalBackend(Backend):
 
     def _put_staged(self, key: str, data: Buffer) -> ObjectInfo:
         self._check_open()
-        directory, _, name = key.rpartition("/")
+        directory, name = split_key(key, self._url)
         with (
             mapped("cannot write", key, self._url),
             self._root.directory(directory, create=True) as folder,
@@ -249,7 +251,7 @@ class LocalBackend(Backend):
 
     def _head(self, key: str) -> ObjectInfo:
         self._check_open()
-        directory, _, name = key.rpartition("/")
+        directory, name = split_key(key, self._url)
         with (
             self._root.missing_is_believed(),
             mapped("cannot read", key, self._url, missing=True),
@@ -261,8 +263,8 @@ class LocalBackend(Backend):
 
     def _delete(self, key: str) -> None:
         self._check_open()
+        directory, name = split_key(key, self._url)
         self._unsynced.forget(key)
-        directory, _, name = key.rpartition("/")
         with mapped("cannot delete", key, self._url):
             try:
                 with self._root.directory(directory) as folder:
