@@ -36,7 +36,7 @@ from ckptstore._chunking import PLANE_WIDTHS
 from ckptstore.backends.base import Buffer
 from ckptstore.errors import ChunkCorruptError
 
-__all__ = ["KNOWN_CODECS", "ChunkCoder"]
+__all__ = ["KNOWN_CODECS", "ChunkCoder", "decode_frame"]
 
 KNOWN_CODECS = frozenset(
     [
@@ -171,7 +171,7 @@ class ChunkCoder:
         if len(stored) >= len(into):
             raise ChunkCorruptError(f"{len(stored)} stored bytes for a chunk of {len(into)} under {codec_id}")
         if codec_id == "zstd":
-            into[:] = self._decode_frame(stored, len(into))
+            into[:] = self._frame(stored, len(into))
             return
         width = int(codec_id[-1])
         if len(into) < width:
@@ -181,8 +181,11 @@ class ChunkCoder:
         else:
             self._decode_planes(stored, into, width)
 
+    def _frame(self, frame: Buffer, nbytes: int) -> bytes:
+        return decode_frame(frame, nbytes, self._local.decompressor)
+
     def _decode_shuffled(self, stored: memoryview, into: memoryview, width: int) -> None:
-        content = memoryview(self._decode_frame(stored, len(into)))
+        content = memoryview(self._frame(stored, len(into)))
         n = len(into) // width
         for i in range(width):
             _give_plane(content[i * n : (i + 1) * n], into, width, i)
@@ -200,29 +203,33 @@ class ChunkCoder:
         at = 4 * width
         for i, size in enumerate(sizes):
             plane: Buffer = stored[at : at + size]
-            _give_plane(plane if size == n else self._decode_frame(plane, n), into, width, i)
+            _give_plane(plane if size == n else self._frame(plane, n), into, width, i)
             at += size
         into[n * width :] = stored[at:]
 
-    def _decode_frame(self, frame: Buffer, nbytes: int) -> bytes:
-        """Return the content of exactly one frame that must hold ``nbytes`` bytes."""
-        # zstandard allocates what the frame declares, whatever the limit passed: look first.
-        try:
-            declared = zstandard.get_frame_parameters(frame)
-            if bytes(frame[:4]) != _MAGIC:
-                raise ChunkCorruptError("no zstd frame")
-            if declared.content_size != nbytes:
-                raise ChunkCorruptError(f"a zstd frame of another size than the {nbytes} bytes expected")
-            if declared.window_size > MAX_WINDOW_BYTES:
-                raise ChunkCorruptError(f"a zstd window of {declared.window_size} bytes")
-            if declared.dict_id:
-                raise ChunkCorruptError("a zstd frame that needs a dictionary")
-            content = self._local.decompressor.decompress(frame, allow_extra_data=False)
-        except zstandard.ZstdError as exc:
-            raise ChunkCorruptError(f"broken zstd frame: {exc}") from exc
-        if len(content) != nbytes:
-            raise ChunkCorruptError(f"a zstd frame of {len(content)} bytes, expected {nbytes}")
-        return content
+
+def decode_frame(frame: Buffer, nbytes: int, decompressor: zstandard.ZstdDecompressor) -> bytes:
+    """Return the content of exactly one frame that must hold ``nbytes`` bytes.
+
+    A decompressor belongs to one thread. Raises ChunkCorruptError with a short reason.
+    """
+    # zstandard allocates what the frame declares, whatever the limit passed: look first.
+    try:
+        declared = zstandard.get_frame_parameters(frame)
+        if bytes(frame[:4]) != _MAGIC:
+            raise ChunkCorruptError("no zstd frame")
+        if declared.content_size != nbytes:
+            raise ChunkCorruptError(f"a zstd frame of another size than the {nbytes} bytes expected")
+        if declared.window_size > MAX_WINDOW_BYTES:
+            raise ChunkCorruptError(f"a zstd window of {declared.window_size} bytes")
+        if declared.dict_id:
+            raise ChunkCorruptError("a zstd frame that needs a dictionary")
+        content = decompressor.decompress(frame, allow_extra_data=False)
+    except zstandard.ZstdError as exc:
+        raise ChunkCorruptError(f"broken zstd frame: {exc}") from exc
+    if len(content) != nbytes:
+        raise ChunkCorruptError(f"a zstd frame of {len(content)} bytes, expected {nbytes}")
+    return content
 
 
 def _sample(raw: memoryview, nbytes: int, *, align: int = 1) -> memoryview:

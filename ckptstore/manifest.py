@@ -29,7 +29,7 @@ from ckptstore._schema import as_map
 from ckptstore._summary import SUMMARY_KEYS, Draft, read_summary, summary_to_msgpack
 from ckptstore._table import ChunkTable
 from ckptstore.checkpoint import Manifest
-from ckptstore.codecs import ChunkCoder
+from ckptstore.codecs import decode_frame
 from ckptstore.config import Limits
 from ckptstore.errors import (
     ChunkCorruptError,
@@ -227,17 +227,15 @@ def _refuse_version(version: int) -> None:
     )
 
 
-def _read_frame(frame: memoryview, stored: int, raw: int, expected: bytes, what: str) -> bytearray:
+def _read_frame(frame: memoryview, stored: int, raw: int, expected: bytes, what: str) -> bytes:
     if len(frame) != stored:
         raise ManifestCorruptError(f"{what}: cut short, {len(frame)} of {stored} bytes")
     if digest(frame) != expected:
         raise ManifestCorruptError(f"{what}: damaged, its digest differs")
-    result = bytearray(raw)
     try:
-        ChunkCoder("planes").decode("zstd", frame, memoryview(result))
+        return decode_frame(frame, raw, zstandard.ZstdDecompressor())
     except ChunkCorruptError as exc:
         raise ManifestCorruptError(f"{what}: {exc}") from exc
-    return result
 
 
 def _check_identity(found: tuple[object, ...], name: CheckpointName | None, source: ManifestSource) -> None:
