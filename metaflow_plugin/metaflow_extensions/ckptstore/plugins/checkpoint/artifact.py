@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import ckptstore
-from ckptstore.errors import CheckpointStoreError
 
 from .errors import CheckpointArgumentError, CheckpointException
 
@@ -207,7 +206,7 @@ class CheckpointArtifact:
             commit = self._commit
             try:
                 self._values = _values_of(commit(), self._values["store_url"])
-            except CheckpointStoreError as error:
+            except Exception as error:  # whatever the save's own thread met
                 self._failure = f"{type(error).__name__}: {error}"
                 raise
             finally:
@@ -234,7 +233,7 @@ class CheckpointArtifact:
         if self._commit is not None:
             # A flow may keep the artifact of a save that failed: the state must stay picklable,
             # the error is raised where the artifact is used.
-            with contextlib.suppress(CheckpointStoreError):
+            with contextlib.suppress(Exception):
                 self._settled()
         return _revive, (self._values, self._failure)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from metaflow.flowspec import FlowSpec
 
 import ckptstore
-from ckptstore.errors import CheckpointStoreError, StoreNotFoundError, UnserializableError
+from ckptstore.errors import StoreNotFoundError, UnserializableError
 
 from .artifact import CheckpointArtifact, parse_key
 from .errors import CheckpointArgumentError, CheckpointException
@@ -253,10 +253,11 @@ class CurrentCheckpoint:
 
     def close_after_error(self) -> None:
         """Close while an exception is on its way: what fails is told on the log and hides nothing."""
+        self._finish()
         try:
             self.close()
-        except CheckpointStoreError as error:
-            self._log(f"a background save failed as the step ended: {type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001  # the step's own exception goes on
+            self._log(f"failed as the step ended: {type(error).__name__}: {error}")
 
     def _check_save(self, name: object, metadata: object, latest: object, wait: object) -> None:
         if not isinstance(name, str) or not name:
@@ -286,21 +287,25 @@ class CurrentCheckpoint:
         return artifact
 
     def _settle(self) -> None:
-        """Wait for the background saves, tell of each, and raise the first error."""
-        errors: list[Exception] = []
+        """Wait for the background saves and raise the first error that nobody has seen."""
+        errors = self._finish()
+        if errors:
+            raise errors[0]
+
+    def _finish(self) -> Sequence[Exception]:
+        """Wait for the background saves, tell of each, and return the errors that nobody has seen."""
+        errors: Sequence[Exception] = []
         while self._flights:
             flight = self._flights[0]
             seen = flight.artifact.has_failed
             try:
                 flight.artifact.wait()
                 self._log(_saved(flight.artifact, f"in the background, {flight.blocked_s:.2f} s blocked"))
-            except (CheckpointException, CheckpointStoreError) as error:
+            except Exception as error:  # noqa: BLE001  # whatever the save's own thread met
                 self._log(f"NOT saved {flight.artifact.name!r}: {type(error).__name__}: {error}")
-                if not seen:
-                    errors.append(error)
+                errors = errors if seen else [*errors, error]
             self._flights.pop(0)
-        if errors:
-            raise errors[0]
+        return errors
 
     def _open(self, *, create: bool) -> ckptstore.CheckpointStore:
         if self._store is None:
