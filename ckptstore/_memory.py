@@ -18,7 +18,8 @@ def allocate(nbytes: int) -> memoryview:
     """Return writable memory of ``nbytes`` bytes, page-aligned when large. It lives as long as the view."""
     if nbytes < _LARGE:
         return memoryview(bytearray(nbytes))
-    memory = mmap.mmap(-1, nbytes)
+    # Python's default is a shared mapping, which gets no huge pages.
+    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return memoryview(memory)
