@@ -49,7 +49,7 @@ class UnsyncedFiles:
             self._flush_file(*oldest)
 
     def forget(self, key: str) -> None:
-        """Drop a file that is about to be deleted, and its failure."""
+        """Drop a file that was deleted, and its failure."""
         with self._lock:
             flushing = self._flushing.get(key)
         if flushing is not None:
@@ -65,13 +65,13 @@ class UnsyncedFiles:
 
         Raises the first BackendError; what failed stays unflushed.
         """
-        while True:
+        for _ in range(len(self._open)):  # not "until none is left": others may go on adding
             with self._lock:
                 oldest = self._take_oldest() if self._open else None
-                flushing = list(self._flushing.values())
-            if oldest is None:
-                break
-            self._flush_file(*oldest)
+            if oldest is not None:
+                self._flush_file(*oldest)
+        with self._lock:
+            flushing = list(self._flushing.values())
         for event in flushing:
             event.wait()
         with self._lock:
@@ -122,11 +122,12 @@ class UnsyncedFiles:
                 os.close(fd)
         except OSError as exc:
             failure = exc
-        with self._lock:
-            if failure is not None:
-                self._failed[key] = failure
-            del self._flushing[key]
-        event.set()
+        finally:
+            with self._lock:
+                if failure is not None:
+                    self._failed[key] = failure
+                del self._flushing[key]
+            event.set()
 
     def _flush_directory(self, directory: str) -> None:
         try:

@@ -7,7 +7,7 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import Executor
 from itertools import islice
 from pathlib import Path
@@ -107,7 +107,7 @@ class LocalBackend(Backend):
     async def delete(self, key: str) -> None:
         await self._finish(self._call(self._delete, key))
 
-    async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
+    async def list(self, prefix: str, *, after: str = "") -> AsyncGenerator[ObjectInfo, None]:
         self._check_open()
         found = scan(self._root, prefix, after)
         try:
@@ -128,7 +128,11 @@ class LocalBackend(Backend):
             await self._finish(self._call(self._unsynced.flush))
 
     async def aclose(self) -> None:
-        self._closed = True
+        if not self._closed:
+            self._closed = True
+            await self._finish(self._call(self._close))  # a network file system flushes at close
+
+    def _close(self) -> None:
         self._unsynced.close()
         self._root.close()
 
@@ -264,15 +268,20 @@ class LocalBackend(Backend):
     def _delete(self, key: str) -> None:
         self._check_open()
         directory, name = split_key(key, self._url)
-        self._unsynced.forget(key)
         with mapped("cannot delete", key, self._url):
             try:
-                with self._root.directory(directory) as folder:
-                    os.unlink(name, dir_fd=folder)
-                    if self._full:
-                        self._flush_folder(folder, key, "deleted")
+                folder = self._root.open_directory(directory)
             except FileNotFoundError:
                 self._root.check_present()
+                return
+            try:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=folder)
+                if self._full:  # also where nothing was: an earlier delete may not have come this far
+                    self._flush_folder(folder, key, "deleted")
+            finally:
+                os.close(folder)
+        self._unsynced.forget(key)
 
     def _flush_folder(self, folder: int, key: str, done: str) -> None:
         try:

@@ -8,6 +8,7 @@ import os
 import socket
 import stat
 import subprocess
+import threading
 
 import pytest
 
@@ -751,3 +752,54 @@ def test_a_full_disk_is_told_and_leaves_older_objects_whole(local, small_disk, s
         await backend.sync()
 
     local(scenario, at=small_disk)
+
+
+def test_a_delete_that_was_not_flushed_is_flushed_when_it_is_repeated(local, root, monkeypatch):
+    async def scenario(backend):
+        await backend.put("a/b", b"x")
+        flushed = []
+        real = os.fsync
+
+        def recording(fd):
+            flushed.append(os.readlink(f"/proc/self/fd/{fd}"))
+            if len(flushed) == 1:
+                raise OSError(errno.EIO, "x")
+            real(fd)
+
+        monkeypatch.setattr(os, "fsync", recording)
+        with pytest.raises(BackendError, match="cannot make durable") as caught:
+            await backend.delete("a/b")
+        assert caught.value.transient
+        await backend.delete("a/b")
+        assert flushed == [f"{root}/a"] * 2
+
+    local(scenario)
+
+
+def test_a_sync_waits_for_files_that_others_are_flushing(local, root, executor, monkeypatch):
+    """The file that an overflowing put flushes belongs to whoever put it."""
+    entered, go_on = threading.Event(), threading.Event()
+    real = os.fsync
+
+    def slow(fd):
+        if os.readlink(f"/proc/self/fd/{fd}").endswith("/first"):
+            entered.set()
+            assert go_on.wait(10)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", slow)
+
+    async def scenario(backend):
+        await backend.put("a/first", b"x", staged=True)
+        puts = [asyncio.create_task(backend.put(f"a/{n}", b"x", staged=True)) for n in range(32)]
+        await asyncio.to_thread(entered.wait, 10)
+        syncing = asyncio.create_task(backend.sync())
+        done, _ = await asyncio.wait([syncing], timeout=0.05)
+        assert not done
+        go_on.set()
+        with pytest.raises(BackendError, match="a/first"):
+            await syncing
+        await asyncio.wait(puts)
+
+    local(scenario)
