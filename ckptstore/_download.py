@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -92,7 +92,7 @@ class Download:
                 return await self._get_once(chunk, chunk.key, parts, memory)
             except (ChunkCorruptError, ObjectNotFoundError) as exc:
                 problem = exc
-        async for key, codec in self._other_copies(chunk):
+        for key, codec in await self._other_copies(chunk):
             try:
                 return await self._get_once(chunk, key, parts, memory, codec)
             except (ChunkCorruptError, ObjectNotFoundError):
@@ -174,13 +174,12 @@ class Download:
             )
         return size
 
-    async def _other_copies(self, chunk: ChunkEntry) -> AsyncIterator[tuple[str, str]]:
-        """Yield key and codec of what other saves have stored under the same digest."""
+    async def _other_copies(self, chunk: ChunkEntry) -> list[tuple[str, str]]:
+        """Return key and codec of what other saves have stored under the same digest."""
         text = chunk.digest.hex()
-        async for info in self._engine.backend.list(f"{CHUNKS}{text[:2]}/{text}."):
-            codec = info.key.rpartition(".")[2]
-            if info.key != chunk.key and codec in KNOWN_CODECS:
-                yield info.key, codec
+        keys = [info.key async for info in self._engine.backend.list(f"{CHUNKS}{text[:2]}/{text}.")]
+        named = [(key, key.rpartition(".")[2]) for key in keys if key != chunk.key]
+        return [(key, codec) for key, codec in named if codec in KNOWN_CODECS]
 
     def _place(self, part: _Part) -> str:
         """Name the field and the leaf that a part belongs to, for a person."""

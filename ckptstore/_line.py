@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from ckptstore._clock import Clock, Reading
@@ -62,11 +63,12 @@ async def open_line(
     known = clock.read()
     newest: Entry | None = None
     live: Entry | None = None
-    async for entry in entries(backend, collection):
-        newest = newest or entry
-        if entry.tombstone is None:
-            live = entry
-            break
+    async with aclosing(entries(backend, collection)) as listed:
+        async for entry in listed:
+            newest = newest or entry
+            if entry.tombstone is None:
+                live = entry
+                break
     line = Line(collection, epoch=1 + (newest.name.epoch if newest else 0))
     if line.epoch >= 2**32:
         raise LimitExceededError(f"collection {collection!r} has used up its epochs; save under another name")
@@ -86,11 +88,12 @@ async def refresh(
         return
     known = clock.read()
     line.base = None
-    async for entry in entries(backend, line.collection):
-        if entry.text == base.text:
-            if entry.tombstone is None:
-                line.base = Base(base.text, known, base.chunks)
-            return
+    async with aclosing(entries(backend, line.collection)) as listed:
+        async for entry in listed:
+            if entry.text == base.text:
+                if entry.tombstone is None:
+                    line.base = Base(base.text, known, base.chunks)
+                return
 
 
 async def _mark(backend: Backend, collection: str) -> None:

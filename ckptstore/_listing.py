@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from ckptstore._keys import (
@@ -35,7 +36,7 @@ class Entry:
         return (label is None or self.name.label == label) and (run is None or self.name.run == run)
 
 
-async def entries(backend: Backend, collection: str) -> AsyncIterator[Entry]:
+async def entries(backend: Backend, collection: str) -> AsyncGenerator[Entry, None]:
     """Yield the checkpoints of a collection, deleted ones too, newest first, by one listing.
 
     Raises BackendProtocolError for a listing that cannot be believed: keys out
@@ -74,15 +75,17 @@ async def entries(backend: Backend, collection: str) -> AsyncIterator[Entry]:
         )
 
 
-async def collections(backend: Backend) -> AsyncIterator[str]:
+async def collections(backend: Backend) -> AsyncGenerator[str, None]:
     """Yield the names of all collections, in the order of their keys."""
     after = ""
     while True:
         found = None
-        async for info in _listed(backend, MANIFESTS, after=after):
-            component, slash, _ = info.key[len(MANIFESTS) :].partition("/")
-            found = component if slash else None
-            break
+        async with aclosing(_listed(backend, MANIFESTS, after=after)) as listed:
+            async for info in listed:
+                component, slash, _ = info.key[len(MANIFESTS) :].partition("/")
+                if slash:
+                    found = component
+                    break
         if found is None:
             return
         name = collection_of(found)
@@ -91,12 +94,14 @@ async def collections(backend: Backend) -> AsyncIterator[str]:
         after = f"{MANIFESTS}{found}/\x7f"  # behind every key of the collection
 
 
-async def _listed(backend: Backend, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
+async def _listed(backend: Backend, prefix: str, *, after: str = "") -> AsyncGenerator[ObjectInfo, None]:
     last = after
-    async for info in backend.list(prefix, after=after):
-        if not info.key.startswith(prefix) or info.key <= last:
-            raise BackendProtocolError(
-                f"{backend.url} lists {info.key[:120]!r} after {last[:120]!r} under {prefix!r}: not in order or place"
-            )
-        last = info.key
-        yield info
+    async with aclosing(backend.list(prefix, after=after)) as listed:
+        async for info in listed:
+            if not info.key.startswith(prefix) or info.key <= last:
+                raise BackendProtocolError(
+                    f"{backend.url} lists {info.key[:120]!r} after {last[:120]!r} under {prefix!r}: "
+                    "not in order or place"
+                )
+            last = info.key
+            yield info

@@ -84,6 +84,12 @@ class Saves:
         for pending in list(self._pending):
             await pending.ended()
 
+    async def idle(self) -> None:
+        """Wait until no save at all is in flight, also of another task's."""
+        await self.settled()
+        async with self._in_flight:
+            return
+
     async def finish(self, timeout_s: float) -> list[str]:
         """Wait for background saves, cancel what takes too long, and name what was not committed."""
         running = [pending for pending in self._pending if not pending.done()]
@@ -148,5 +154,5 @@ class Saves:
 
     def _ended(self, task: asyncio.Task[Checkpoint], *, captured: bool) -> None:
         self._release(captured=captured)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("a save failed: %s", error)
+        if captured and not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a background save failed: %s", error)

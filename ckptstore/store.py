@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Literal, overload
 
@@ -244,13 +245,12 @@ class AsyncCheckpointStore:
         Raises BackendError, FormatError or IntegrityError where there is one
         that cannot be read: never None for that.
         """
-        async for checkpoint in self.list(check_collection(collection), label=label, run=run):
-            return checkpoint
-        return None
+        async with aclosing(self.list(check_collection(collection), label=label, run=run)) as found:
+            return await anext(found, None)
 
     async def list(
         self, collection: str | None = None, *, label: str | None = None, run: str | None = None
-    ) -> AsyncIterator[Checkpoint]:
+    ) -> AsyncGenerator[Checkpoint, None]:
         """Yield the checkpoints of one collection, or of all, newest first within each. Raises as ``latest``."""
         check_run_and_label(run, label)
         if collection is not None:
@@ -259,8 +259,10 @@ class AsyncCheckpointStore:
         backend = self._engine.backend
         names = [collection] if collection is not None else [name async for name in collections(backend)]
         for name in names:
-            async for entry in entries(backend, name):
-                if entry.tombstone is None and entry.matches(label, run):
+            async with aclosing(entries(backend, name)) as listed:
+                async for entry in listed:
+                    if entry.tombstone is not None or not entry.matches(label, run):
+                        continue
                     source = ManifestSource(self.store_id, name, entry.text)
                     try:
                         manifest = await read_summary_of(backend, source, self._engine.config.limits)
@@ -323,7 +325,7 @@ class AsyncCheckpointStore:
         if self._closed:
             return
         try:
-            await self._saves.settled()
+            await self._saves.idle()
         finally:
             self._closed = True
             self._saves.release_memory()

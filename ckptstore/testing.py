@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -105,7 +105,7 @@ class FaultyBackend(Backend):
         await self.inner.delete(key)
         _after(fault, None)
 
-    async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
+    async def list(self, prefix: str, *, after: str = "") -> AsyncGenerator[ObjectInfo, None]:
         """List as the inner backend does; a fault ``after`` strikes when all was listed."""
         fault = self._before("list", prefix)
         async for info in self.inner.list(prefix, after=after):
@@ -244,7 +244,7 @@ class SlowBackend(Backend):
     async def delete(self, key: str) -> None:
         await self._late("delete", key, lambda: self.inner.delete(key))
 
-    async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
+    async def list(self, prefix: str, *, after: str = "") -> AsyncGenerator[ObjectInfo, None]:
         await self._wait("list", prefix)
         async for info in self.inner.list(prefix, after=after):
             yield info
@@ -316,7 +316,7 @@ class RecordingBackend(Backend):
         await self.inner.delete(key)
         self.requests.append(Request("delete", key))
 
-    async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
+    async def list(self, prefix: str, *, after: str = "") -> AsyncGenerator[ObjectInfo, None]:
         """List as the inner backend does, and note it when it begins."""
         self.requests.append(Request("list", prefix))
         async for info in self.inner.list(prefix, after=after):

@@ -14,7 +14,7 @@ policy, retries nothing and knows nothing of checkpoints. What it must promise
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -105,7 +105,7 @@ class Backend(ABC):
         """Remove the object, durably. Removing what is not there is no error."""
 
     @abstractmethod
-    def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
+    def list(self, prefix: str, *, after: str = "") -> AsyncGenerator[ObjectInfo, None]:
         """Yield the objects whose key starts with ``prefix``, in ascending order of key.
 
         ``after``: only keys greater than it. Raises BackendProtocolError where

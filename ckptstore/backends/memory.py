@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 from ckptstore.backends.base import Backend, Buffer, ObjectInfo
 from ckptstore.errors import ObjectNotFoundError, StoreClosedError
@@ -56,7 +56,7 @@ class MemoryBackend(Backend):
         self._check_open()
         self.space.pop(key, None)
 
-    async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
+    async def list(self, prefix: str, *, after: str = "") -> AsyncGenerator[ObjectInfo, None]:
         self._check_open()
         for key in sorted(self.space):
             if key.startswith(prefix) and key > after:
