@@ -1,0 +1,51 @@
+"""The physical limits: what the machine itself needs to move the same bytes."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from bench.systems.base import System
+from bench.workloads import Values, raw_buffers
+
+__all__ = ["DiskLimit", "MemoryCopy"]
+
+WRITE_BYTES = 1 << 20
+
+
+class MemoryCopy(System):
+    """Copies the state's bytes into memory that is there and warm: the least a consistent snapshot blocks."""
+
+    def prepare(self, values: Values) -> None:
+        sources = raw_buffers(values)
+        # A bytearray is zeroed when it is made, so every page of it is there already.
+        room = memoryview(bytearray(sum(source.nbytes for source in sources)))
+        self._copies: list[tuple[memoryview, memoryview]] = []
+        for source in sources:
+            self._copies.append((room[: source.nbytes], source))
+            room = room[source.nbytes :]
+
+    def save(self, values: Values) -> None:
+        for target, source in self._copies:
+            target[:] = source
+
+
+class DiskLimit(System):
+    """One file written and fdatasynced; a load reads it into new memory and verifies nothing."""
+
+    def prepare(self, values: Values) -> None:
+        self._buffers = raw_buffers(values)
+
+    def save(self, values: Values) -> None:
+        with open(self.new_path(".raw"), "wb", buffering=WRITE_BYTES) as file:
+            for buffer in self._buffers:
+                file.write(buffer)
+            file.flush()
+            os.fdatasync(file.fileno())
+
+    def load(self) -> None:
+        with open(self.last_path(".raw"), "rb", buffering=0) as file:
+            target = np.empty(os.fstat(file.fileno()).st_size, np.uint8).data
+            while target.nbytes:
+                target = target[file.readinto(target) :]
