@@ -7,6 +7,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 import ckptstore
 from ckptstore import AsyncCheckpointStore, AsyncPendingSave, CheckpointStore, PendingSave, errors
 
@@ -22,12 +24,8 @@ def test_all_is_what_is_visible() -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    try:
+    with pytest.raises(AttributeError, match="nothing_of_that_name"):
         ckptstore.nothing_of_that_name  # noqa: B018
-    except AttributeError as exc:
-        assert "nothing_of_that_name" in str(exc)
-    else:
-        raise AssertionError("no AttributeError")
 
 
 def test_every_error_is_public_and_of_our_tree() -> None:

@@ -260,7 +260,7 @@ def test_pins_are_put_and_taken_away(store: Any) -> None:
 def test_a_reference_to_another_store_is_refused(open_store: Any, tmp_path: Any) -> None:
     ref = open_store().save("c", {"n": 1}).ref
     other = open_store(str(tmp_path / "other"))
-    with pytest.raises(StoreMismatchError, match="another|belongs"):
+    with pytest.raises(StoreMismatchError, match="belongs to store"):
         other.load(ref)
 
 
