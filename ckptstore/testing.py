@@ -14,6 +14,7 @@ import asyncio
 import builtins
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -108,8 +109,9 @@ class FaultyBackend(Backend):
     async def list(self, prefix: str, *, after: str = "") -> AsyncGenerator[ObjectInfo, None]:
         """List as the inner backend does; a fault ``after`` strikes when all was listed."""
         fault = self._before("list", prefix)
-        async for info in self.inner.list(prefix, after=after):
-            yield info
+        async with aclosing(self.inner.list(prefix, after=after)) as listing:
+            async for info in listing:
+                yield info
         _after(fault, None)
 
     async def sync(self) -> None:
@@ -246,8 +248,9 @@ class SlowBackend(Backend):
 
     async def list(self, prefix: str, *, after: str = "") -> AsyncGenerator[ObjectInfo, None]:
         await self._wait("list", prefix)
-        async for info in self.inner.list(prefix, after=after):
-            yield info
+        async with aclosing(self.inner.list(prefix, after=after)) as listing:
+            async for info in listing:
+                yield info
 
     async def sync(self) -> None:
         await self._late("sync", "", self.inner.sync)
@@ -319,8 +322,9 @@ class RecordingBackend(Backend):
     async def list(self, prefix: str, *, after: str = "") -> AsyncGenerator[ObjectInfo, None]:
         """List as the inner backend does, and note it when it begins."""
         self.requests.append(Request("list", prefix))
-        async for info in self.inner.list(prefix, after=after):
-            yield info
+        async with aclosing(self.inner.list(prefix, after=after)) as listing:
+            async for info in listing:
+                yield info
 
     async def sync(self) -> None:
         await self.inner.sync()
