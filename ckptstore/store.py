@@ -25,6 +25,7 @@ from ckptstore._upload import Engine
 from ckptstore._workers import WorkerPool
 from ckptstore._writer import Request
 from ckptstore.backends import open_backend
+from ckptstore.backends.base import Backend
 from ckptstore.checkpoint import Checkpoint, CheckpointRef, Manifest
 from ckptstore.codecs import ChunkCoder
 from ckptstore.config import StoreConfig
@@ -51,13 +52,15 @@ class AsyncCheckpointStore:
     context manager, or ``await store.aclose()``.
     """
 
-    def __init__(self, engine: Engine, marker: StoreMarker, workers: WorkerPool, registry: Registry) -> None:
+    def __init__(
+        self, engine: Engine, marker: StoreMarker, workers: WorkerPool, registry: Registry, clock: Clock
+    ) -> None:
         self._engine = engine
         self._marker = marker
         self._workers = workers
         self._registry = registry
-        self._clock = Clock()
-        self._saves = Saves(engine, marker, registry, self._clock)
+        self._clock = clock
+        self._saves = Saves(engine, marker, registry, clock)
         self._closed = False
         self._pid = os.getpid()
 
@@ -85,18 +88,35 @@ class AsyncCheckpointStore:
             backend = await open_backend(
                 url, config=config, executor=workers, create=create, **backend_options
             )
-            try:
-                marker = await open_marker(backend, config, create=create)
-            except BaseException:
-                await backend.aclose()
-                raise
+            return await cls._over(backend, workers, config, create=create, registry=registry)
         except BaseException:
             workers.shutdown(wait=False)
+            raise
+
+    @classmethod
+    async def _over(
+        cls,
+        backend: Backend,
+        workers: WorkerPool,
+        config: StoreConfig,
+        *,
+        create: bool = True,
+        registry: Registry | None = None,
+        clock: Clock | None = None,
+    ) -> AsyncCheckpointStore:
+        """Open the store of a backend that is open already: the end of ``open``, and the way in for faults.
+
+        The store closes both; when this fails, only the backend is closed.
+        """
+        try:
+            marker = await open_marker(backend, config, create=create)
+        except BaseException:
+            await backend.aclose()
             raise
         engine = Engine(
             backend, config, ChunkCoder(config.codec), workers, ByteBudget(config.memory_bytes), Scratch()
         )
-        return cls(engine, marker, workers, registry or Registry())
+        return cls(engine, marker, workers, registry or Registry(), clock or Clock())
 
     @property
     def url(self) -> str:
