@@ -14,8 +14,8 @@ from ckptstore._listing import Entry, entries
 from ckptstore._msgpack import pack
 from ckptstore._summaries import read_manifest
 from ckptstore._table import ChunkEntry
+from ckptstore._upload import Engine
 from ckptstore.backends.base import Backend
-from ckptstore.config import Limits
 from ckptstore.errors import CheckpointNotFoundError, FormatError, IntegrityError, LimitExceededError
 from ckptstore.manifest import ManifestSource
 
@@ -56,10 +56,9 @@ class Line:
             self.base = None
 
 
-async def open_line(
-    backend: Backend, collection: str, *, store_id: str, clock: Clock, limits: Limits
-) -> Line:
+async def open_line(engine: Engine, collection: str, *, store_id: str, clock: Clock) -> Line:
     """Open a collection for writing: everything saved later sorts above all that is there now."""
+    backend = engine.backend
     known = clock.read()
     newest: Entry | None = None
     live: Entry | None = None
@@ -73,22 +72,20 @@ async def open_line(
     if line.epoch >= 2**32:
         raise LimitExceededError(f"collection {collection!r} has used up its epochs; save under another name")
     if live is not None:
-        line.base = await _read_base(backend, live, known, store_id, limits)
+        line.base = await _read_base(engine, live, known, store_id)
     if newest is None:
         await _mark(backend, collection)
     return line
 
 
-async def refresh(
-    backend: Backend, line: Line, *, store_id: str, clock: Clock, limits: Limits, max_age_s: float
-) -> None:
+async def refresh(engine: Engine, line: Line, *, clock: Clock, max_age_s: float) -> None:
     """See to it that the line's base was known to be live at most ``max_age_s`` ago (S0)."""
     base = line.base
     if base is None or clock.elapsed_s(base.known) <= max_age_s:
         return
     known = clock.read()
     line.base = None
-    async with aclosing(entries(backend, line.collection)) as listed:
+    async with aclosing(entries(engine.backend, line.collection)) as listed:
         async for entry in listed:
             if entry.text == base.text:
                 if entry.tombstone is None:
@@ -101,12 +98,10 @@ async def _mark(backend: Backend, collection: str) -> None:
     await backend.put(key, pack({"collection": collection}), if_absent=True)
 
 
-async def _read_base(
-    backend: Backend, entry: Entry, known: Reading, store_id: str, limits: Limits
-) -> Base | None:
+async def _read_base(engine: Engine, entry: Entry, known: Reading, store_id: str) -> Base | None:
     source = ManifestSource(store_id, entry.collection, entry.text)
     try:
-        _, table = await read_manifest(backend, source, limits)
+        _, table = await read_manifest(engine, source)
     except (FormatError, IntegrityError, CheckpointNotFoundError) as exc:
         # Nothing is lost by not reusing: the save is only larger.
         _log.warning("nothing of the newest checkpoint is reused: %s", exc)

@@ -32,7 +32,7 @@ async def load(
     ``AsyncCheckpointStore.load`` for the errors.
     """
     limits = engine.config.limits
-    manifest, table = await read_manifest(engine.backend, source, limits)
+    manifest, table = await read_manifest(engine, source)
     names = list(manifest.fields) if fields is None else _chosen(manifest, fields)
     positions = {name: i for i, name in enumerate(manifest.fields)}
     download = Download(engine, manifest, table)

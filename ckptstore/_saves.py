@@ -138,11 +138,7 @@ class Saves:
         line = self._lines.get(collection)
         if line is None:
             line = await open_line(
-                self._engine.backend,
-                collection,
-                store_id=self._marker.store_id,
-                clock=self._clock,
-                limits=self._engine.config.limits,
+                self._engine, collection, store_id=self._marker.store_id, clock=self._clock
             )
             self._lines[collection] = line
         return line

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ckptstore._table import ChunkTable
+from ckptstore._tasks import in_worker
+from ckptstore._upload import Engine
 from ckptstore.backends.base import Backend
 from ckptstore.checkpoint import Manifest
-from ckptstore.config import Limits
 from ckptstore.errors import CheckpointNotFoundError, LimitExceededError, ObjectNotFoundError
 from ckptstore.manifest import HEADER_BYTES, ManifestSource, decode_summary, decode_table, summary_end
 
@@ -13,30 +14,38 @@ __all__ = ["read_manifest", "read_summary_of"]
 
 _FIRST_READ_BYTES = 256 * 1024
 """Holds the summary of ten thousand arrays; a larger one takes a second get."""
+_QUICK_BYTES = 16 * 1024
+"""Decoded on the loop in less time than a hop to a worker and back takes."""
 
 
-async def read_summary_of(backend: Backend, source: ManifestSource, limits: Limits) -> Manifest:
+async def read_summary_of(engine: Engine, source: ManifestSource) -> Manifest:
     """Return the summary. Raises CheckpointNotFoundError, BackendError, FormatError, IntegrityError."""
+    backend, limits = engine.backend, engine.config.limits
     data = await _get(backend, source, _FIRST_READ_BYTES)
     if len(data) >= HEADER_BYTES:
         end = summary_end(data, source, limits)
         if end > len(data) == _FIRST_READ_BYTES:
             data = await _get(backend, source, end)
-    return decode_summary(data, source, limits)
+    if len(data) < _QUICK_BYTES:
+        return decode_summary(data, source, limits)
+    return await in_worker(engine.workers, decode_summary, data, source, limits)
 
 
-async def read_manifest(
-    backend: Backend, source: ManifestSource, limits: Limits
-) -> tuple[Manifest, ChunkTable]:
+async def read_manifest(engine: Engine, source: ManifestSource) -> tuple[Manifest, ChunkTable]:
     """Return the whole manifest. Raises as ``read_summary_of``."""
+    limits = engine.config.limits
     limit = limits.max_manifest_stored_bytes
-    data = await _get(backend, source, limit + 1)
+    data = await _get(engine.backend, source, limit + 1)
     if len(data) > limit:
         raise LimitExceededError(
             f"manifest {source.key} is larger than {limit} bytes (Limits.max_manifest_stored_bytes)"
         )
-    manifest = decode_summary(data, source, limits)
-    return manifest, decode_table(data, manifest, source, limits)
+
+    def decode() -> tuple[Manifest, ChunkTable]:
+        manifest = decode_summary(data, source, limits)
+        return manifest, decode_table(data, manifest, source, limits)
+
+    return decode() if len(data) < _QUICK_BYTES else await in_worker(engine.workers, decode)
 
 
 async def _get(backend: Backend, source: ManifestSource, length: int) -> bytes:

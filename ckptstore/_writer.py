@@ -61,9 +61,7 @@ async def write(
     Raises BackendError, SaveExpiredError, CommitUnknownError, LimitExceededError.
     """
     limits = engine.config.limits
-    await refresh(
-        engine.backend, line, store_id=store_id, clock=clock, limits=limits, max_age_s=max_save_s / 2
-    )
+    await refresh(engine, line, clock=clock, max_age_s=max_save_s / 2)
     base = line.base
     upload = Upload(
         engine,
