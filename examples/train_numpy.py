@@ -14,7 +14,6 @@ from types import SimpleNamespace
 
 import numpy as np
 from metaflow import FlowSpec, Parameter, checkpoint, current, retry, step
-from sklearn.datasets import load_digits
 
 BATCH = 64
 HIDDEN = 48
@@ -28,6 +27,8 @@ class TrainNumpy(FlowSpec):
 
     @step
     def start(self):
+        from sklearn.datasets import load_digits
+
         digits = load_digits()
         order = np.random.default_rng(self.seed).permutation(len(digits.target))
         pixels, labels = digits.data[order] / 16.0, digits.target[order]
