@@ -255,7 +255,7 @@ class AsyncCheckpointStore:
     async def inspect(self, what: What) -> Manifest:
         """Return what a checkpoint says of itself, by one ranged get and no data. Raises as ``load``."""
         source = await self._source(what)
-        return await read_summary_of(self._engine.backend, source, self._engine.config.limits)
+        return await read_summary_of(self._engine, source)
 
     async def latest(
         self, collection: str, *, label: str | None = None, run: str | None = None
@@ -285,7 +285,7 @@ class AsyncCheckpointStore:
                         continue
                     source = ManifestSource(self.store_id, name, entry.text)
                     try:
-                        manifest = await read_summary_of(backend, source, self._engine.config.limits)
+                        manifest = await read_summary_of(self._engine, source)
                     except CheckpointNotFoundError:
                         continue  # deleted and collected since the listing
                     yield manifest.checkpoint
