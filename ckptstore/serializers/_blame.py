@@ -170,8 +170,10 @@ def _children(value: Any) -> Iterator[tuple[Any, str]]:
     if len(reduced) > 4 and reduced[4] is not None:
         yield from _items(reduced[4])
     for at, item in enumerate(reduced[1] or ()):
-        yield item, f".__reduce__()[1][{at}]"
-    yield reduced[0], ".__reduce__()[0]"
+        if item is not kind:
+            yield item, f".__reduce__()[1][{at}]"
+    if reduced[0] is not kind:
+        yield reduced[0], ".__reduce__()[0]"
 
 
 def _items(pairs: Any) -> Iterator[tuple[Any, str]]:

@@ -48,7 +48,7 @@ def leaves(root: Any, field: int, counted: set[int]) -> list[Leaf]:
         return []
     found: list[Leaf] = []
     # What a module holds has the names of its state_dict.
-    in_module = isinstance(root.value, _module_type())
+    in_module = issubclass(type(root.value), _module_type())
     seen = {id(root)}
     # The way to a node is a chain of (step before, text): joining only at a leaf keeps deep nests linear.
     todo: list[tuple[Node, Any]] = [(root, None)]
@@ -138,18 +138,23 @@ _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray
 
 
 def _parts(value: Any, module: Any) -> Iterator[tuple[Any, str]]:
+    # By type and through the base classes: a listing runs no code of the user's.
     kind = type(value)
-    if isinstance(value, dict):
-        for at, (key, item) in enumerate(value.items()):
+    if issubclass(kind, dict):
+        for at, (key, item) in enumerate(dict.items(value)):
             yield item, f"[{_paths.key_text(key, at)}]"
-    elif isinstance(value, (list, tuple)):
-        for at, item in enumerate(value):
+    elif issubclass(kind, (list, tuple)):
+        base = list if issubclass(kind, list) else tuple
+        for at, item in enumerate(base.__iter__(value)):
             yield item, f"[{at}]"
-    if isinstance(value, type) or kind in (dict, list, tuple):
+    if issubclass(kind, type) or kind in (dict, list, tuple):
         return
-    attributes = getattr(value, "__dict__", None)
+    try:
+        attributes = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        attributes = None
     if type(attributes) is dict:
-        if isinstance(value, module):
+        if issubclass(kind, module):
             yield from _module_parts(attributes)
             return
         for name, item in attributes.items():

@@ -89,7 +89,7 @@ _EXACT = {
 
 # Inside a pickle these travel as pickle sees fit: they cannot change, so nobody can tell a copy from the
 # original. Everything else is watched for being shared.
-_VALUES = frozenset({"tuple", "frozenset", "int", "complex", "str", "bytes", "scalar", "dtype"}) | {
+_VALUES = frozenset({"int", "complex", "str", "bytes", "scalar", "dtype"}) | {
     "torch.dtype",
     "torch.device",
     "torch.Size",
@@ -133,7 +133,8 @@ class Types:
         """Return what to do with an object that a pickle reaches.
 
         None leaves it alone; ``name`` marks classes and functions; ``leaf`` is
-        always a node; ``watch`` becomes one only if it is shared.
+        always a node; ``watch`` becomes one if it is shared; ``keep`` stays
+        outside only if it is a node already.
         """
         try:
             return self._inside[kind]
@@ -142,6 +143,8 @@ class Types:
             return verdict
 
     def _judge(self, kind: type[Any]) -> str | None:
+        if kind is tuple or kind is frozenset:
+            return "keep"
         if kind in FREE or self.tag(kind) in _VALUES:
             return None
         if issubclass(kind, type) or kind.__name__ in ("function", "builtin_function_or_method"):

@@ -9,7 +9,7 @@ shared any more.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -159,33 +159,32 @@ class Walk:
             node.kids = [item for item in node.items if type(item) is Node]
             return
         if tag == "dict" or tag == "odict":
-            self._check_size(len(value), value)
-            flat: list[Any] = [None] * (2 * len(value))
-            flat[::2] = self._encode_all(value)
-            flat[1::2] = self._encode_all(value.values())
+            # One step of the interpreter, so that no other thread changes the dict half-way.
+            pairs = value.copy() if tag == "dict" else OrderedDict(value)
+            self._check_size(len(pairs), value)
+            flat: list[Any] = [None] * (2 * len(pairs))
+            flat[::2] = self._encode_all(list(pairs))
+            flat[1::2] = self._encode_all(list(pairs.values()))
             node.items = flat
             if tag == "odict":
-                attributes = vars(value)
+                attributes = vars(value).copy()
                 node.encoded = [
                     part
                     for key, item in attributes.items()
                     for part in (self._encode(key), self._encode(item))
                 ]
         else:
-            self._check_size(len(value), value)
-            node.items = self._encode_all(_stable(value) if tag in ("set", "frozenset") else value)
+            items = list(value)
+            self._check_size(len(items), value)
+            node.items = self._encode_all(_stable(items) if tag in ("set", "frozenset") else items)
         node.kids = [item for item in node.items if type(item) is Node]
         if node.encoded:
             node.kids += [item for item in node.encoded if type(item) is Node]
 
-    def _encode_all(self, values: Any) -> list[Any]:
+    def _encode_all(self, values: list[Any]) -> list[Any]:
         kinds = set(map(type, values))
-        if kinds <= FREE:
-            return list(values)
-        if kinds == {int}:
-            numbers = list(values)
-            if min(numbers) >= -(2**63) and max(numbers) < 2**64:
-                return numbers
+        if kinds <= FREE or (kinds == {int} and min(values) >= -(2**63) and max(values) < 2**64):
+            return values
         encode = self._encode
         return [value if type(value) in FREE else encode(value) for value in values]
 
@@ -228,6 +227,7 @@ class Walk:
             unit.buffers.append((raw, raw.readonly))
 
         try:
+            tensors.check_memory(unit.value)
             unit.stream = dump_unit(unit.value, self._persistent_id(unit), buffer)
         except Exception as exc:
             raise pickle_failed(self.roots, unit, exc, self._outside) from exc
@@ -262,6 +262,8 @@ class Walk:
             node = known.get(key)
             if node is not None:
                 return None if id(node) in members else refer(node)
+            if verdict == "keep":
+                return None
             if verdict == "leaf":
                 node = self._add(obj)
                 return refer(node)
@@ -295,7 +297,7 @@ class Walk:
         return current
 
 
-def _stable(values: Any) -> list[Any]:
+def _stable(values: list[Any]) -> list[Any]:
     """Return a set's elements in an order that does not depend on hashes where one can be found."""
     keyed: list[tuple[bytes, Any]] = []
     rest: list[Any] = []

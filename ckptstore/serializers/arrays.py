@@ -92,9 +92,9 @@ def encode_scalar(scalar: Any, desc: Description) -> list[Any] | None:
     """Return the node of a numpy scalar, or None if it would not come back the same."""
     kind = scalar.dtype.kind
     if kind in "US":
-        # numpy pads these with zeros in memory and cannot tell them from the value's own.
-        item = scalar.item()
-        return None if not is_short(item) or item[-1:] in ("\0", b"\0") else ["scalar", kind, item]
+        # Not their bytes as an array: numpy pads with zeros and cannot tell them from the value's own.
+        item = str.__str__(scalar) if kind == "U" else bytes.__getitem__(scalar, slice(None))
+        return ["scalar", kind, item] if is_short(item) else None
     data = scalar.tobytes()
     return ["scalar", desc, data] if len(data) <= SHORT else None
 

@@ -162,8 +162,7 @@ class _Builder:
         """Build a node after all that it refers to.
 
         Lists, dicts and sets exist before their elements, so cycles through
-        them close; whoever of them meets a tuple that is still being built is
-        filled when the tuple is ready.
+        them close; whoever meets a tuple that is still being built waits for it.
         """
         stack = [top]
         values = self._values
@@ -180,6 +179,8 @@ class _Builder:
                 continue
             stack.pop()
             self._finish(ref)
+        if self._waiting:
+            raise self._corrupt(next(iter(self._waiting)), "it contains itself in a way that cannot be built")
 
     def _finish(self, ref: Ref) -> None:
         pending = [ref]
@@ -189,8 +190,6 @@ class _Builder:
             node = graph.nodes[ref[1]]
             blocker = next((kid for kid in graph.refs[ref[1]] if self._values[kid] is _OPEN), None)
             if blocker is not None:
-                if node[0] not in _SHELLS:
-                    raise self._corrupt(ref, "it contains itself in a way that cannot be built")
                 self._waiting.setdefault(blocker, []).append(ref)
                 self._done.add(ref)
                 continue
@@ -239,7 +238,7 @@ class _Builder:
         elif tag == "pickle":
             self._values[ref] = self._unpickle(node, field)
         elif tag == "member":
-            self._values[ref] = self._value(node[1], field)[node[2]]
+            self._values[ref] = self._member(ref, node)
         elif tag == "custom":
             self._values[ref] = self._custom(node, field)
         else:
@@ -311,6 +310,13 @@ class _Builder:
         if n and (type(made) is not tuple or len(made) != n):
             raise ManifestCorruptError(f"field {field!r}: a pickle does not hold the {n} objects it should")
         return made
+
+    def _member(self, ref: Ref, node: list[Any]) -> Any:
+        (group,) = self._graphs[ref[0]].refs[ref[1]]
+        pickled = self._graphs[group[0]].nodes[group[1]]
+        if pickled[0] != "pickle" or node[2] >= pickled[5]:
+            raise self._corrupt(ref, "it is not in the pickle it names")
+        return self._values[group][node[2]]
 
     def _payload(self, payload: Any, field: str) -> bytes | memoryview:
         return payload if type(payload) is bytes else self._blocks[field, payload]

@@ -14,6 +14,7 @@ from ckptstore.serializers.memory import Extent
 
 __all__ = [
     "TensorBuilder",
+    "check_memory",
     "encode_storage",
     "encode_tensor",
     "is_plain",
@@ -53,9 +54,27 @@ def is_plain(tensor: Any) -> bool:
     if tensor.numel() == 0:
         return True
     if start == 0:
-        return False
+        return bool(tensor._is_zerotensor())
     low = start - storage.data_ptr()
     return bool(low >= 0 and low + _span(tensor) <= storage.nbytes())
+
+
+def check_memory(value: Any) -> None:
+    """Raise ValueError if ``value`` is a tensor whose storage is too small to hold it, because it was freed.
+
+    torch would give such a tensor memory again when it loads it, with whatever is in there.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(value, torch.Tensor):
+        return
+    if value.layout is not torch.strided or value.device.type == "meta" or value.numel() == 0:
+        return
+    try:
+        held = value.untyped_storage().nbytes()
+    except (RuntimeError, NotImplementedError):
+        return
+    if value.storage_offset() * value.element_size() + _span(value) > held and not value._is_zerotensor():
+        raise ValueError(f"its storage holds {held} bytes, fewer than its elements need")
 
 
 def _span(tensor: Any) -> int:
@@ -69,6 +88,10 @@ def tensor_extent(tensor: Any) -> Extent | None:
     device = tensor.device
     if device.type == "meta" or tensor.numel() == 0:
         return None
+    if tensor._is_zerotensor():
+        # Zeros that have no memory.
+        torch = sys.modules["torch"]
+        tensor = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device).zero_()
     itemsize = tensor.element_size()
     nbytes = tensor.numel() * itemsize
     span = nbytes if tensor.is_contiguous() else _span(tensor)
@@ -85,6 +108,7 @@ def tensor_extent(tensor: Any) -> Extent | None:
 
 def storage_extent(storage: Any) -> Extent | None:
     """Return the memory of an untyped storage, None if it has none."""
+    storage = _untyped(storage)[0]
     if storage.device.type == "meta" or storage.nbytes() == 0:
         return None
     space = "" if storage.device.type == "cpu" else str(storage.device)
@@ -192,7 +216,8 @@ class TensorBuilder:
             if offset % itemsize:
                 # A storage offset counts elements: this one starts inside an element of its block.
                 storage, offset = _part(torch, storage, offset), 0
-            tensor = torch.empty(0, dtype=dtype, device=storage.device)
+            # Making a complex32 tensor directly warns that its operators are experimental.
+            tensor = torch.empty(0, dtype=torch.uint8, device=storage.device).view(dtype)
             tensor.set_(storage, offset // itemsize, shape, strides)
         if flags & CONJ:
             torch._C._set_conj(tensor, True)
