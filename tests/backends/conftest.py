@@ -87,3 +87,27 @@ def _no_descriptor_left() -> Iterator[None]:
             left[fd] = os.readlink(f"{FD_DIRECTORY}/{fd}")
     left = {fd: name for fd, name in left.items() if not name.endswith("/fd")}
     assert not left, f"descriptors left open: {left}"
+
+
+@pytest.fixture
+def root(tmp_path):
+    path = tmp_path / "store"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def local(run, root, executor):
+    """Run ``scenario(backend)`` over a local backend at ``root``."""
+
+    def running(scenario, *, durability="full", at=root):
+        async def main():
+            backend = LocalBackend(at, durability=durability, executor=executor)
+            try:
+                return await scenario(backend)
+            finally:
+                await backend.aclose()
+
+        return run(main())
+
+    return running
