@@ -36,6 +36,7 @@ class FieldGraph:
         self.block_sizes = list(block_sizes)
         self._limits = limits
         self._at = -1
+        self._itemsizes: dict[str, int] = {}
         raw = self._unpack(graph)
         if type(raw) is not list or len(raw) != 2 or type(raw[1]) is not list:
             self._fail("it is not a root and nodes")
@@ -175,11 +176,13 @@ class FieldGraph:
     def _shape(self, shape: Any, itemsize: int) -> int:
         self._need(type(shape) is list, "a malformed shape")
         self._need(len(shape) <= self._limits.max_dims, f"{len(shape)} dimensions")
-        self._need(all(type(n) is int and n >= 0 for n in shape), "a malformed shape")
         size = itemsize
         for n in shape:
-            size *= max(n, 1)
-            self._need(size <= _MAX_BYTES, "a shape that no memory has")
+            if type(n) is not int or n < 0:
+                self._fail("a malformed shape")
+            size *= n or 1
+            if size > _MAX_BYTES:
+                self._fail("a shape that no memory has")
         return 0 if 0 in shape else size
 
     def _strided(
@@ -213,10 +216,16 @@ class FieldGraph:
         self._block(block, offset + high, uses)
 
     def _dtype(self, desc: Any) -> int:
+        known = self._itemsizes.get(desc) if type(desc) is str else None
+        if known is not None:
+            return known
         try:
-            return itemsize_of(desc, max_dims=self._limits.max_dims)
+            itemsize = itemsize_of(desc, max_dims=self._limits.max_dims)
         except ValueError as exc:
             self._fail(str(exc))
+        if type(desc) is str:
+            self._itemsizes[desc] = itemsize
+        return itemsize
 
     def _torch_dtype(self, name: Any) -> int:
         itemsize = torch_itemsize(name) if type(name) is str else None

@@ -14,7 +14,7 @@ from ckptstore.serializers._nodes import Node
 from ckptstore.serializers.pickling import Unit
 from ckptstore.serializers.tensors import torch_name
 
-__all__ = ["Leaf", "leaves"]
+__all__ = ["Leaf", "LeafLister"]
 
 _MAX_LOOKS = 300_000
 """Objects of one pickle that are looked at for the paths of its arrays."""
@@ -39,35 +39,56 @@ class Leaf:
     block: int | None = None
 
 
-def leaves(root: Any, field: int, counted: set[int]) -> list[Leaf]:
-    """Return the leaves that the root of field number ``field`` reaches.
+class LeafLister:
+    """Lists the leaves of the fields of one dump, one field after another."""
 
-    ``counted`` are the nodes whose bytes were counted before; it grows.
-    """
-    if type(root) is not Node:
-        return []
-    found: list[Leaf] = []
-    # What a module holds has the names of its state_dict.
-    in_module = issubclass(type(root.value), _module_type())
-    seen = {id(root)}
-    # The way to a node is a chain of (step before, text): joining only at a leaf keeps deep nests linear.
-    todo: list[tuple[Node, Any]] = [(root, None)]
-    while todo:
-        node, way = todo.pop()
-        if node.tag in ("array", "tensor"):
-            path = _text(way)
-            found.append(_leaf(node, path[1:] if in_module else path, field, id(node) not in counted))
-            counted.add(id(node))
-            continue
-        if not node.kids:
-            continue
-        inner: list[tuple[Node, Any]] = []
-        for kid, step in _steps(node):
-            if id(kid) not in seen:
-                seen.add(id(kid))
-                inner.append((kid, (way, step)))
-        todo.extend(reversed(inner))
-    return found
+    def __init__(self) -> None:
+        self._counted: set[int] = set()
+        self._dtypes: dict[int, str] = {}
+
+    def leaves(self, root: Any, field: int) -> list[Leaf]:
+        """Return the leaves that the root of field number ``field`` reaches."""
+        if type(root) is not Node:
+            return []
+        found: list[Leaf] = []
+        # What a module holds has the names of its state_dict.
+        in_module = issubclass(type(root.value), _module_type())
+        seen = {id(root)}
+        # The way to a node is a chain of (step before, text): joining only at a leaf keeps deep nests linear.
+        todo: list[tuple[Node, Any]] = [(root, None)]
+        while todo:
+            node, way = todo.pop()
+            if node.tag in ("array", "tensor"):
+                path = _text(way)
+                found.append(self._leaf(node, path[1:] if in_module else path, field))
+                continue
+            if not node.kids:
+                continue
+            inner: list[tuple[Node, Any]] = []
+            for kid, step in _steps(node):
+                if id(kid) not in seen:
+                    seen.add(id(kid))
+                    inner.append((kid, (way, step)))
+            todo.extend(reversed(inner))
+        return found
+
+    def _leaf(self, node: Node, path: str, field: int) -> Leaf:
+        value = node.value
+        shape = tuple(value.shape)
+        extent = node.extents[0]
+        region = extent.region if extent is not None else None
+        block = region.index if region is not None and region.field == field else None
+        is_array = node.tag == "array"
+        itemsize = value.itemsize if is_array else value.element_size()
+        nbytes = 0 if id(node) in self._counted else prod(shape) * itemsize
+        self._counted.add(id(node))
+        return Leaf(path, "numpy" if is_array else "torch", self._name(value.dtype), shape, nbytes, block)
+
+    def _name(self, dtype: Any) -> str:
+        name = self._dtypes.get(id(dtype))
+        if name is None:
+            name = self._dtypes[id(dtype)] = torch_name(dtype)
+        return name
 
 
 def _module_type() -> Any:
@@ -82,17 +103,6 @@ def _text(way: Any) -> str:
         steps.append(step)
     steps.reverse()
     return _paths.join("", steps)
-
-
-def _leaf(node: Node, path: str, field: int, counts: bool) -> Leaf:
-    value = node.value
-    region = node.extents[0].region if node.extents[0] is not None else None
-    block = region.index if region is not None and region.field == field else None
-    shape = tuple(value.shape)
-    if node.tag == "array":
-        return Leaf(path, "numpy", str(value.dtype), shape, value.nbytes if counts else 0, block)
-    nbytes = prod(shape) * value.element_size() if counts else 0
-    return Leaf(path, "torch", torch_name(value.dtype), shape, nbytes, block)
 
 
 def _steps(node: Node) -> Iterator[tuple[Node, str]]:

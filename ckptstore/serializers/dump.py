@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +12,9 @@ from ckptstore.errors import LimitExceededError
 from ckptstore.serializers import arrays, memory, tensors
 from ckptstore.serializers._blame import cycle_through_custom
 from ckptstore.serializers._cycles import cycles
-from ckptstore.serializers._leaves import Leaf, leaves
+from ckptstore.serializers._leaves import Leaf, LeafLister
 from ckptstore.serializers._nodes import Node
+from ckptstore.serializers._pause import collector_paused
 from ckptstore.serializers._walk import Walk
 from ckptstore.serializers.graph import SHORT
 from ckptstore.serializers.memory import Block, Extent, Region
@@ -50,14 +50,8 @@ def dump(values: Mapping[str, object], *, limits: Limits, registry: Registry) ->
     Raises UnserializableError naming the path of what cannot be saved, and
     LimitExceededError.
     """
-    # The walk makes many objects and no garbage in cycles; the collector would look at all of them, often.
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
+    with collector_paused():
         return _dump(values, limits, registry)
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def _dump(values: Mapping[str, object], limits: Limits, registry: Registry) -> list[DumpedField]:
@@ -69,7 +63,7 @@ def _dump(values: Mapping[str, object], limits: Limits, registry: Registry) -> l
     regions = _assign_blocks(fields)
     encode = _Encoder(names)
     dumped: list[DumpedField] = []
-    counted: set[int] = set()
+    lister = LeafLister()
     for at, name in enumerate(names):
         root = walk.roots[name]
         graph = _msgpack.pack([encode.value(root, at), [encode.node(node) for node in fields[at]]])
@@ -81,7 +75,7 @@ def _dump(values: Mapping[str, object], limits: Limits, registry: Registry) -> l
                 kind="pickle" if pickled else "tree",
                 graph=graph,
                 blocks=[region.block() for region in regions[at]],
-                leaves=leaves(root, at, counted),
+                leaves=lister.leaves(root, at),
                 globals=imported,
             )
         )

@@ -48,20 +48,16 @@ class Unit:
 
 
 class _Pickler(pickle.Pickler):
-    def __init__(
-        self, file: io.BytesIO, persistent: Callable[[Any], int | None], buffer: Callable[[Any], None]
-    ) -> None:
-        super().__init__(file, protocol=PROTOCOL, buffer_callback=buffer)
-        self._persistent = persistent
-
-    def persistent_id(self, obj: Any) -> int | None:
-        return self._persistent(obj)
+    """Takes ``persistent_id`` as an attribute, which the class itself does not from Python 3.13 on."""
 
 
 def dump_unit(value: Any, persistent: Callable[[Any], int | None], buffer: Callable[[Any], None]) -> bytes:
     """Return the pickle of ``value``; ``persistent`` gives the ids of what stays outside it."""
     file = io.BytesIO()
-    _Pickler(file, persistent, buffer).dump(value)
+    pickler = _Pickler(file, protocol=PROTOCOL, buffer_callback=buffer)
+    # It is called for every object: an attribute costs one call less than a method.
+    pickler.persistent_id = persistent  # type: ignore[method-assign]
+    pickler.dump(value)
     return file.getvalue()
 
 

@@ -10,6 +10,7 @@ from ckptstore.config import Limits
 from ckptstore.errors import CheckpointStoreError, FormatError, ManifestCorruptError
 from ckptstore.serializers import arrays, pickling
 from ckptstore.serializers._check import BlockUse, FieldGraph, Ref
+from ckptstore.serializers._pause import collector_paused
 from ckptstore.serializers.dtypes import rebuild
 from ckptstore.serializers.registry import Registry
 from ckptstore.serializers.tensors import TensorBuilder
@@ -53,7 +54,8 @@ class RestorePlan:
         """
         if field in self._graphs:
             return
-        checked = self._graphs[field] = FieldGraph(field, graph, block_sizes, self._limits)
+        with collector_paused():
+            checked = self._graphs[field] = FieldGraph(field, graph, block_sizes, self._limits)
         self._wanted.pop(field, None)
         for use in self._waiting_uses.pop(field, ()):
             self._use(use)
@@ -128,7 +130,8 @@ class RestorePlan:
             if key not in blocks or blocks[key].nbytes != nbytes:
                 raise ManifestCorruptError(f"block {key[1]} of field {key[0]!r} is not {nbytes} bytes")
         builder = _Builder(self._graphs, blocks, self._registry, device)
-        return {field: builder.field(field) for field in self._roots}
+        with collector_paused():
+            return {field: builder.field(field) for field in self._roots}
 
 
 _SHELLS = {"list": list, "dict": dict, "set": set, "odict": OrderedDict}
