@@ -36,10 +36,12 @@ def test_wrong_argument_ends_the_run_before_it_starts(run_command, arguments, me
 @pytest.mark.parametrize("policy", ["eager", "null", "none"])
 def test_with_on_the_command_line_reaches_the_tasks(run_command, policy):
     spec = f'checkpoint:load_policy={policy},background=true,include=["state"]'
-    ended = run_command(str(FLOWS / "with_checkpoint.py"), "--no-pylint", "run", "--with", spec)
+    tags = ("--namespace", "", "--tag", "checkpoint:a", "--tag", "checkpoint:b")
+    ended = run_command(str(FLOWS / "with_checkpoint.py"), "--no-pylint", "run", *tags, "--with", spec)
     assert ended.returncode == 0, ended.stdout
     expected = "eager" if policy == "eager" else "none"
     assert f"policy {expected}, background True, include ('state',)" in ended.stdout
+    assert "line WithCheckpointFlow/start/user:ada/_" in ended.stdout
 
 
 def test_another_datastore_is_refused_before_the_run_starts(run_command):

@@ -29,6 +29,11 @@ def test_fresh_and_none_find_nothing_of_another_run(generations):
     assert second["none"] == [False, None]
 
 
+def test_what_a_join_merged_is_saved_even_if_never_touched(generations):
+    assert generations[0]["merged"] == ["values"]
+    assert generations[0]["touched"] is False
+
+
 def test_tasks_of_a_foreach_are_listed_by_their_pathspec(generations):
     assert generations[0]["of_branches"] == [["aside", "newest"]] * 2
 

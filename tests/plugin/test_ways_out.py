@@ -22,6 +22,10 @@ def test_background_save_is_finished_on_keyboard_interrupt(ran):
     assert ran.told["interrupted2"] == "before interrupt"
 
 
+def test_what_another_decorator_saves_after_the_step_is_finished_too(ran):
+    assert ran.told["afterwards"] == ["after the step", "before interrupt", "before exit"]
+
+
 def test_catch_still_catches_after_all_retries(ran):
     assert ran.told["caught"] == [1, True]
     assert "always fails" in str(ran.run["caught"].task.data.failure)

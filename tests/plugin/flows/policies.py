@@ -24,8 +24,12 @@ class PolicyFlow(FlowSpec):
         self.branch_task = current.pathspec
         self.next(self.join)
 
+    @checkpoint
     @step
     def join(self, inputs):
+        self.merge_artifacts(inputs, include=["values", "generation"])
+        merged = current.checkpoint.save()
+        tell(merged=sorted(current.checkpoint.inspect(merged)["fields"]), touched="values" in vars(self))
         self.branch_tasks = [branch.branch_task for branch in inputs]
         self.next(self.fresh)
 

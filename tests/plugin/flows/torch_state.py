@@ -1,9 +1,7 @@
 """A model and its optimizer, saved as they are, after a crash."""
 
-import torch
 from metaflow import FlowSpec, checkpoint, current, retry, step
 from telling import tell
-from torch import nn
 
 
 class TorchStateFlow(FlowSpec):
@@ -11,6 +9,9 @@ class TorchStateFlow(FlowSpec):
     @checkpoint(include=["epoch", "model", "optimizer", "best", "loss_of"])
     @step
     def start(self):
+        import torch
+        from torch import nn
+
         torch.manual_seed(0)
         if current.checkpoint.is_loaded:
             current.checkpoint.load()

@@ -4,8 +4,14 @@ import resource
 import sys
 
 import numpy as np
-from metaflow import FlowSpec, catch, checkpoint, current, retry, step
+from metaflow import FlowSpec, catch, checkpoint, current, retry, step, user_step_decorator
 from telling import error_of, tell
+
+
+@user_step_decorator
+def saving_afterwards(step_name, flow, inputs=None, attributes=None):
+    yield
+    current.checkpoint.save("after the step", wait=False)
 
 
 class WaysOutFlow(FlowSpec):
@@ -15,6 +21,7 @@ class WaysOutFlow(FlowSpec):
 
     @checkpoint(background=True)
     @retry(times=2, minutes_between_retries=0)
+    @saving_afterwards
     @step
     def interrupted(self):
         tell(
@@ -27,6 +34,7 @@ class WaysOutFlow(FlowSpec):
         if current.retry_count == 1:
             current.checkpoint.save("before interrupt")
             raise KeyboardInterrupt
+        self.interrupted_task = current.pathspec
         self.next(self.caught)
 
     @catch(var="failure", print_exception=False)
@@ -34,6 +42,7 @@ class WaysOutFlow(FlowSpec):
     @checkpoint
     @step
     def caught(self):
+        tell(afterwards=[artifact.name for artifact in current.checkpoint.list(task=self.interrupted_task)])
         tell(caught=[current.retry_count, current.checkpoint.is_loaded])
         self.progress = current.retry_count
         current.checkpoint.save(wait=False)

@@ -10,7 +10,7 @@ class WithCheckpointFlow(FlowSpec):
         options = decorator._options
         print(
             f"policy {options.load_policy}, background {options.background}, include {options.include}, "
-            f"index {current.checkpoint.task_identifier}"
+            f"line {current.checkpoint.task_identifier}"
         )
         self.next(self.end)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import ckptstore
+from ckptstore.errors import CheckpointStoreError
 
 from .errors import CheckpointArgumentError, CheckpointException
 
@@ -84,7 +85,10 @@ class CheckpointArtifact:
                 f"{'; ' if wrong else ''}unknown: {', '.join(unknown)}" if unknown else ""
             )
             raise CheckpointArgumentError(f"this is not the dict of a checkpoint; {found}.")
-        ckptstore.CheckpointRef.from_dict(data["ref"])
+        try:
+            ckptstore.CheckpointRef.from_dict(data["ref"])
+        except CheckpointStoreError as error:
+            raise CheckpointArgumentError(f"this is not the dict of a checkpoint; ref: {error}.") from error
         return cls({name: data[name] for name in _FIELDS})
 
     def to_dict(self) -> dict[str, Any]:

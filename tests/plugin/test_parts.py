@@ -1,0 +1,124 @@
+"""The parts of the extension that need no flow."""
+
+import pickle
+from types import SimpleNamespace
+
+import pytest
+from metaflow_extensions.ckptstore.plugins.checkpoint.artifact import CheckpointArtifact, parse_key
+from metaflow_extensions.ckptstore.plugins.checkpoint.errors import (
+    CheckpointArgumentError,
+    CheckpointException,
+)
+from metaflow_extensions.ckptstore.plugins.checkpoint.options import DEFAULTS, parse_options
+from metaflow_extensions.ckptstore.plugins.checkpoint.scope import index_path, namespace_scope, parse_pathspec
+
+NAME = f"{'f' * 20}~1=2f2~best~{'0' * 32}"
+VALUES = {
+    "name": "best",
+    "pathspec": "Flow/1/train/2",
+    "attempt": 0,
+    "created_on": "2026-01-01T00:00:00+00:00",
+    "size": 10,
+    "stored_bytes": 9,
+    "new_bytes": 8,
+    "version_id": "1.0",
+    "storage_format": "ckptstore-v1",
+    "metadata": {"loss": 0.5},
+    "store_url": "/data/mf.ckptstore",
+    "ref": {"store_id": "a" * 32, "collection": "Flow/train/user:ada/_", "name": NAME, "digest": "b" * 64},
+}
+
+
+def test_scope_is_the_project_branch_or_the_namespace():
+    assert namespace_scope("user:ada", None, None) == "user:ada"
+    assert namespace_scope("user:ada", "fraud", "user.ada") == "project:fraud:user.ada"
+
+
+def test_scope_is_one_part_of_a_name_and_different_scopes_stay_apart():
+    scopes = ["user:a/b", "user:a%2Fb", "user:a b", "user:\u00e4", "user:a\nb"]
+    written = [namespace_scope(scope, None, None) for scope in scopes]
+    assert len(set(written)) == len(scopes)
+    assert not any("/" in scope or "\n" in scope for scope in written)
+
+
+def test_index_path_is_made_of_positions_only():
+    frames = [SimpleNamespace(index=3, value=object()), SimpleNamespace(index=0, value="x/y")]
+    assert index_path(frames) == "3.0"
+    assert index_path([]) == "_"
+    assert index_path([SimpleNamespace(index=None)]) == "0"
+
+
+@pytest.mark.parametrize("task", ["", "Flow/1/train", "Flow/1/train/2/x", "Flow//train/2", 3, None])
+def test_task_must_be_a_tasks_pathspec(task):
+    with pytest.raises(CheckpointArgumentError, match="Flow/run_id/step/task_id"):
+        parse_pathspec(task)
+
+
+@pytest.mark.parametrize(("given", "meant"), [(True, True), ("True", True), ("false", False), (None, False)])
+def test_flags_may_arrive_as_metaflow_writes_them(given, meant):
+    assert parse_options(DEFAULTS | {"background": given}).background is meant
+
+
+def test_artifact_survives_its_dict_and_a_pickle():
+    artifact = CheckpointArtifact.hydrate(VALUES)
+    assert CheckpointArtifact.hydrate(artifact.to_dict()) == pickle.loads(pickle.dumps(artifact)) == artifact
+    assert CheckpointArtifact.hydrate(artifact) is artifact
+    assert parse_key(artifact.key, "a" * 32) == artifact.ref
+    assert len({artifact, CheckpointArtifact.hydrate(VALUES)}) == 1
+
+
+def test_artifact_can_be_unpickled_where_metaflow_was_not_imported(run_command):
+    pickled = pickle.dumps(CheckpointArtifact.hydrate(VALUES))
+    ended = run_command("-c", f"import pickle; print(pickle.loads({pickled!r}).name)")
+    assert ended.stdout == "best\n"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"attempt": "0"},
+        {"attempt": True},
+        {"size": None},
+        {"metadata": []},
+        {"extra": 1},
+        {"ref": {"store_id": "x"}},
+        {"ref": VALUES["ref"] | {"name": "../x"}},
+        {"ref": VALUES["ref"] | {"digest": "b"}},
+    ],
+    ids=str,
+)
+def test_a_dict_that_is_not_of_a_checkpoint_is_refused(wrong):
+    with pytest.raises(CheckpointArgumentError):
+        CheckpointArtifact.hydrate(VALUES | wrong)
+
+
+@pytest.mark.parametrize("missing", VALUES)
+def test_a_dict_with_a_part_missing_is_refused(missing):
+    with pytest.raises(CheckpointArgumentError, match=missing):
+        CheckpointArtifact.hydrate({name: value for name, value in VALUES.items() if name != missing})
+
+
+@pytest.mark.parametrize("key", ["", "x", "a/b", "a/b@c", f"/{NAME}@{'b' * 64}", f"a/../{NAME}@{'b' * 64}"])
+def test_a_text_that_is_not_a_key_is_refused(key):
+    with pytest.raises(CheckpointArgumentError, match="not the key of a checkpoint"):
+        parse_key(key, "a" * 32)
+
+
+def test_the_manifest_of_an_artifact_outside_a_task_says_where_to_ask():
+    with pytest.raises(CheckpointException, match=r"current\.checkpoint\.inspect"):
+        _ = CheckpointArtifact.hydrate(VALUES).implicit_manifest
+
+
+def test_the_artifact_of_a_failed_save_stays_picklable_and_raises_where_it_is_used():
+    def failing():
+        raise OSError("disk full")
+
+    artifact = CheckpointArtifact(
+        {"name": "best", "pathspec": "Flow/1/train/2", "attempt": 0, "store_url": "/x"}, commit=failing
+    )
+    assert artifact.is_pending
+    revived = pickle.loads(pickle.dumps(artifact))
+    assert artifact.has_failed
+    assert revived.has_failed
+    with pytest.raises(CheckpointException, match="never saved: OSError: disk full"):
+        _ = revived.size
