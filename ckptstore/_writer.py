@@ -123,7 +123,7 @@ def _field_infos(snapshot: Snapshot, table: ChunkTable) -> list[FieldInfo]:
             new_bytes=cost.new_bytes,
             globals=tuple(dumped.globals),
             leaves=tuple(
-                LeafInfo(leaf.path, leaf.kind, leaf.dtype, tuple(leaf.shape), leaf.nbytes, None)
+                LeafInfo(leaf.path, leaf.kind, leaf.dtype, tuple(leaf.shape), leaf.nbytes, leaf.block)
                 for leaf in dumped.leaves
             ),
         )

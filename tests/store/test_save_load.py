@@ -12,6 +12,7 @@ from ckptstore import Checkpoint, CheckpointRef, StoreConfig
 from ckptstore.errors import (
     CheckpointDeletedError,
     CheckpointNotFoundError,
+    ChunkMissingError,
     ConfigError,
     InvalidNameError,
     StoreClosedError,
@@ -357,3 +358,27 @@ def test_chunks_of_every_size_work(open_store: Any, tmp_path: Any) -> None:
         assert_same(store.load(checkpoint), values)
         if chunk_bytes == 1000:
             assert checkpoint.sizes.n_chunks >= values["weights"].nbytes // 1000
+
+
+def test_a_lost_chunk_is_named_with_its_field_leaf_and_key(open_store: Any, tmp_path: Any) -> None:
+    store = open_store()
+    values = {"epoch": 1, "model": {"a": np.ones(10**6), "b": np.arange(10**6)}}
+    checkpoint = store.save("exp/run", values, label="best")
+    chunks = {
+        path: path.read_bytes() for path in (tmp_path / "store" / "chunks").rglob("*") if path.is_file()
+    }
+    told = set()
+    for path, data in chunks.items():
+        path.unlink()
+        with pytest.raises(ChunkMissingError) as caught:
+            store.load(checkpoint)
+        path.write_bytes(data)
+        message = str(caught.value)
+        assert "field 'model'" in message
+        assert "exp/run" in message
+        assert "'best'" in message
+        assert path.name in message
+        told |= {name for name in ("['a']", "['b']") if name in message}
+        assert store.load(checkpoint, fields=["epoch"]) == {"epoch": 1}
+    assert told == {"['a']", "['b']"}
+    assert_same(store.load(checkpoint)["model"], values["model"])
