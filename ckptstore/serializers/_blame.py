@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copyreg
+import time
 from collections.abc import Callable, Iterator
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 from ckptstore.errors import UnserializableError
@@ -14,6 +16,7 @@ from ckptstore.serializers.pickling import PROTOCOL, Unit, dump_unit
 __all__ = ["custom_failed", "cycle_through_custom", "never_settles", "pickle_failed"]
 
 _MAX_TRIALS = 2000
+_MAX_SEARCH_S = 5.0
 _ADVICE = (
     "keep it out of what is saved, drop it in __getstate__, or register the type with the store's registry"
 )
@@ -24,8 +27,8 @@ def pickle_failed(
 ) -> UnserializableError:
     """Return the error for a pickle that failed with ``exc``.
 
-    Looks for the deepest object that still fails on its own, a bounded number
-    of trials. ``outside`` tells what would not be part of the pickle.
+    Looks for the deepest object that still fails on its own, within a bounded
+    number of trials and time. ``outside`` tells what would not be part of the pickle.
     """
     best: tuple[Node, list[str], Any, Exception] | None = None
     for root in unit.roots:
@@ -85,7 +88,7 @@ def _error(roots: dict[str, Any], node: Node, why: str) -> UnserializableError:
 
 def _type_name(value: Any) -> str:
     kind = type(value)
-    if kind.__name__ == "function" and "<lambda>" in value.__qualname__:
+    if kind is FunctionType and "<lambda>" in value.__qualname__:
         return "lambda"
     return (
         kind.__qualname__
@@ -118,7 +121,8 @@ def _descend(
     seen: list[Any] = [root]
     seen_ids = {id(root)}
     trials = 0
-    while trials < _MAX_TRIALS:
+    deadline = time.monotonic() + _MAX_SEARCH_S
+    while True:
         for child, step in _children(value):
             if id(child) in seen_ids or outside(child):
                 continue
@@ -130,8 +134,8 @@ def _descend(
                 way.append(step)
                 value, failure = child, inner
                 break
-            if trials >= _MAX_TRIALS:
-                break
+            if trials >= _MAX_TRIALS or time.monotonic() > deadline:
+                return way, value, failure
         else:
             break
     return way, value, failure
@@ -151,7 +155,7 @@ def _children(value: Any) -> Iterator[tuple[Any, str]]:
     if kind is dict:
         yield from _items(value.items())
         return
-    if isinstance(value, type) or kind.__name__ in ("function", "builtin_function_or_method"):
+    if isinstance(value, type) or kind in (FunctionType, BuiltinFunctionType):
         return
     reduced = _reduce(value)
     if reduced is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import sys
 from collections import OrderedDict
+from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from ckptstore.serializers.graph import SHORT
@@ -147,7 +148,7 @@ class Types:
             return "keep"
         if kind in FREE or self.tag(kind) in _VALUES:
             return None
-        if issubclass(kind, type) or kind.__name__ in ("function", "builtin_function_or_method"):
+        if issubclass(kind, type) or kind in (FunctionType, BuiltinFunctionType):
             return "name"
         if issubclass(kind, enum.Enum) or (kind.__module__, kind.__name__) in _STDLIB_VALUES:
             return None

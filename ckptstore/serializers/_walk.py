@@ -127,6 +127,11 @@ class Walk:
 
     def _add_foreign(self, node: Node) -> None:
         value = node.value
+        if node.tag in ("array", "tensor") and len(value.shape) > self._limits.max_dims:
+            raise LimitExceededError(
+                f"an array of type {type(value).__name__} has {len(value.shape)} dimensions, more than "
+                f"max_dims={self._limits.max_dims}"
+            )
         if node.tag == "tensor":
             if tensors.is_plain(value):
                 node.extents = [tensors.tensor_extent(value)]

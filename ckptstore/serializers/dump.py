@@ -40,9 +40,10 @@ class DumpedField:
 def dump(values: Mapping[str, object], *, limits: Limits, registry: Registry) -> list[DumpedField]:
     """Return every field of ``values`` as a graph and blocks, in their order.
 
-    The blocks are views of the values' own memory wherever that is possible:
-    nothing is copied that the caller cannot copy later, or never. What several
-    fields share belongs to the first of them. Equal values give equal bytes.
+    The blocks are views of the values' own memory; only tensors of other
+    devices, bytearrays and lone views with gaps between their elements are
+    copied. What several fields share belongs to the first of them. Dumping the
+    same values again gives the same bytes.
 
     Tensors that need a gradient come back as leaves without their history, and
     ``.grad`` is not kept, as with pickle.

@@ -38,12 +38,14 @@ block reference is an int (this field) or ``[field, int]``. A payload is bytes
 strides in elements, nil for C order; flags 1 requires_grad, 2 Parameter,
 4 conjugate bit, 8 negative bit; block nil with a positive number of elements
 only on the ``meta`` device. Offsets are in bytes, of the element with index
-zero. Nothing with 0 bytes has a block.
+zero. Nothing with 0 bytes has a block. Elements of tensors and storages are
+little-endian.
 
 A dtype is a numpy type string (``<f8``, ``|S3``, ``<M8[ns]``; native is never
 written as ``=``), or ``["sub", dtype, shape]``, or ``["struct", names, dtypes,
 offsets, titles, itemsize, aligned]`` (titles: str or nil each). There is no
-object dtype.
+object dtype. ``f16`` and ``c32`` are the saving machine's long double and load
+only where numpy has the same.
 
 ``pickle`` is a pickle of protocol 5. Its persistent ids are ints, positions in
 the list of values; its out-of-band buffers are ``[block, offset, nbytes,

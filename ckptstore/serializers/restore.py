@@ -200,8 +200,18 @@ class _Builder:
                 self._make(ref, node)
             except CheckpointStoreError:
                 raise
-            except (TypeError, ValueError, OverflowError, RuntimeError, UnicodeError) as exc:
+            except ImportError as exc:
+                raise CheckpointStoreError(
+                    f"field {ref[0]!r} holds data of kind {node[0]!r}, and {exc.name or 'its package'} "
+                    "cannot be imported here: install it, or load other fields"
+                ) from exc
+            except (TypeError, ValueError, OverflowError, RuntimeError) as exc:
                 raise self._corrupt(ref, f"{type(exc).__name__}: {exc}") from exc
+            except Exception as exc:
+                # Keys and elements may be objects whose __hash__ and __eq__ are the user's.
+                raise CheckpointStoreError(
+                    f"field {ref[0]!r}: building a {node[0]} failed with {type(exc).__name__}: {exc}"
+                ) from exc
             self._done.add(ref)
             pending += self._waiting.pop(ref, ())
 

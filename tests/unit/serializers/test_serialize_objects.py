@@ -302,3 +302,49 @@ def test_the_same_objects_give_the_same_bytes() -> None:
     one, two = dumped(values), dumped(values)
     for name in values:
         assert one[name].graph == two[name].graph
+
+
+class Fickle:
+    """Hands out another part of a pool whenever it is pickled."""
+
+    def __init__(self, pool: list[Any]) -> None:
+        self.pool = pool
+        self.turn = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.turn += 1
+        return {"part": self.pool[self.turn % len(self.pool)]}
+
+
+def test_objects_that_keep_sharing_other_things_are_pickled_together_in_the_end() -> None:
+    pool = [Thing(i=i) for i in range(40)]
+    one, two, three = Fickle(pool), Fickle(pool), Fickle(pool)
+    back = trip({"one": one, "two": two, "three": three, "pool": Thing(pool=tuple(pool))})
+    assert all(type(back[name].part) is Thing for name in ("one", "two", "three"))
+    assert len(back["pool"].pool) == 40
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    fields = dumped({"v": [np.arange(3)]})
+    plan = planned(fields, ["v"])
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    with pytest.raises(CheckpointStoreError, match="field 'v' holds data of kind 'array', and numpy"):
+        plan.build(loaded(fields, plan))
+
+
+class Key:
+    def __init__(self, fails: bool) -> None:
+        self.fails = fails
+
+    def __hash__(self) -> int:
+        return {False: 1}[self.fails]
+
+
+def test_an_element_whose_hash_fails_is_an_error_of_ours() -> None:
+    key = Key(False)
+    value = {key}
+    key.fails = True
+    with pytest.raises(CheckpointStoreError, match=r"field 'value'.*KeyError"):
+        trip_one(value)

@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 import pytest
-from trip import data_bytes, dumped, trip, trip_one
+from trip import LIMITS, data_bytes, dumped, trip, trip_one
 
 from ckptstore.errors import UnserializableError
 
@@ -307,3 +307,59 @@ def test_a_restored_tensor_pickles_like_any_other() -> None:
     assert torch.equal(again, back)
     buffer = io.BytesIO()
     torch.save(back, buffer)
+
+
+def graph_of(*nodes: list[Any]) -> bytes:
+    """Return the graph of a list of nodes."""
+    msgpack = pytest.importorskip("msgpack")
+    packed: bytes = msgpack.packb([[0], [["list", [[at + 1] for at in range(len(nodes))]], *nodes]])
+    return packed
+
+
+def test_only_tensors_saved_from_another_device_go_to_the_device_that_is_asked_for() -> None:
+    from ckptstore.serializers import Registry, RestorePlan
+
+    graph = graph_of(
+        ["tensor", "float32", [2], None, 0, 0, "cuda:0", 3],
+        ["tensor", "float32", [2], None, 0, 4, "cuda:0", 0],
+        ["tensor", "float32", [2], None, 1, 0, "cpu", 0],
+        ["tensor", "float32", [0], None, None, 0, "cuda:3", 0],
+    )
+    for device, expected in ((None, "cpu"), ("meta", "meta")):
+        plan = RestorePlan(["f"], limits=LIMITS, registry=Registry())
+        plan.add_graph("f", graph, [12, 8])
+        blocks = {key: memoryview(bytearray(12 - 4 * key[1])) for key in plan.blocks}
+        moved, beside, stays, empty = plan.build(blocks, device=device)["f"]
+        assert [str(tensor.device) for tensor in (moved, beside, stays, empty)] == [
+            expected,
+            expected,
+            "cpu",
+            expected,
+        ]
+        assert type(moved) is torch.nn.Parameter
+        assert moved.untyped_storage()._cdata == beside.untyped_storage()._cdata
+
+
+def test_a_tensor_of_more_dimensions_than_the_limit_is_refused() -> None:
+    from ckptstore.config import Limits
+    from ckptstore.errors import LimitExceededError
+
+    with pytest.raises(LimitExceededError, match="max_dims"):
+        dumped({"v": torch.zeros([1] * 65)})
+    dumped({"v": torch.zeros([1] * 3)}, limits=Limits(max_dims=3))
+
+
+def test_a_dtype_that_this_torch_does_not_know_is_named() -> None:
+    from ckptstore.errors import CheckpointStoreError
+    from ckptstore.serializers import Registry, RestorePlan
+
+    plan = RestorePlan(["f"], limits=LIMITS, registry=Registry())
+    plan.add_graph(
+        "f", graph_of(["torch.dtype", "bit"], ["tensor", "float32", [0], [5], None, 0, "cpu", 0]), []
+    )
+    original, torch.bit = torch.bit, None
+    try:
+        with pytest.raises(CheckpointStoreError, match="'bit'"):
+            plan.build({})
+    finally:
+        torch.bit = original
