@@ -102,6 +102,8 @@ class Walk:
         if owned is not None:
             self._enqueue(owned[0])
         tag = self._types.tag(type(value))
+        if tag == "odict" and not all(type(name) is str and is_short(name) for name in vars(value)):
+            tag = "pickle"  # Names that a graph has no place for.
         node = self._make(tag, value)
         self._known[id(value)] = node
         if tag in ("array", "tensor", "storage", "scalar", "dtype"):

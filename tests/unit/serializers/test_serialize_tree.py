@@ -85,6 +85,16 @@ def test_an_ordered_dict_keeps_its_attributes() -> None:
     assert back._metadata["self"] is back
 
 
+@pytest.mark.parametrize("name", ["n" * 300, "\ud800", Word("word")])
+def test_an_ordered_dict_with_attributes_of_odd_names_comes_back(name: str) -> None:
+    state: Any = OrderedDict(a=[1])
+    vars(state)[name] = 5
+    back = trip_one([state, state])
+    assert back[0] is back[1]
+    assert back[0] == state
+    assert vars(back[0]) == {name: 5}
+
+
 def test_a_container_that_stands_in_two_places_is_one_again() -> None:
     inner = [1]
     pair = (inner, 2)
