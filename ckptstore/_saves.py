@@ -11,7 +11,7 @@ from ckptstore._marker import StoreMarker
 from ckptstore._memory import Arena
 from ckptstore._pending import PendingSave
 from ckptstore._snapshot import Snapshot, take_snapshot
-from ckptstore._tasks import in_worker
+from ckptstore._tasks import in_worker, wait_for_end
 from ckptstore._upload import Engine
 from ckptstore._writer import Request, write
 from ckptstore.checkpoint import Checkpoint
@@ -65,7 +65,7 @@ class Saves:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             task.cancel()
-            await asyncio.wait([task])
+            await wait_for_end(task)
             raise
 
     async def begin(self, collection: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
-__all__ = ["for_each", "in_worker", "shielded"]
+__all__ = ["for_each", "in_worker", "shielded", "wait_for_end"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,30 +27,33 @@ async def in_worker(executor: Executor, function: Callable[..., R], *args: Any) 
     except asyncio.CancelledError:
         # The asyncio future would call itself cancelled while the thread still runs.
         if not job.cancel():
-            await _settled(future)
+            await wait_for_end(future)
         raise
 
 
 async def shielded(awaitable: Awaitable[R], grace_s: float) -> R:
-    """Return the awaitable's result; when cancelled, give it ``grace_s`` seconds to end, then cancel it."""
+    """Return the awaitable's result, even when cancelled meanwhile; ``grace_s`` seconds after that cancel it too.
+
+    A cancellation that the awaitable outlived is used up: only for tasks of our
+    own, whose caller looks at what became of them.
+    """
     task = asyncio.ensure_future(awaitable)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        _, pending = await asyncio.wait([task], timeout=grace_s)
-        if pending:
+        await wait_for_end(task, grace_s)
+        if not task.done():
             task.cancel()
-            await _settled(task)
-        elif not task.cancelled():
-            task.exception()  # retrieved, so that asyncio does not report it as lost
-        raise
+            await wait_for_end(task)
+        return task.result()
 
 
 async def for_each(items: Iterable[T], job: Callable[[T], Awaitable[None]], limit: int) -> None:
     """Run ``job`` over the items, at most ``limit`` at once.
 
     The first failure cancels the others, waits for them and is raised, with a
-    note that counts the rest. Nothing that was started is left running.
+    note that counts the rest; a job that ends as cancelled is a failure too.
+    Nothing that was started is left running.
     """
     source = iter(items)
 
@@ -64,20 +67,27 @@ async def for_each(items: Iterable[T], job: Callable[[T], Awaitable[None]], limi
     finally:
         for task in tasks:
             task.cancel()
-        await _settled(asyncio.gather(*tasks, return_exceptions=True))
+        await wait_for_end(asyncio.gather(*tasks, return_exceptions=True))
     errors = [error for task in tasks if not task.cancelled() and (error := task.exception())]
     if errors:
         if len(errors) > 1 and sys.version_info >= (3, 11):
             errors[0].add_note(f"{len(errors) - 1} more requests failed beside this one")
         raise errors[0]
+    if any(task.cancelled() for task in tasks):
+        raise asyncio.CancelledError
 
 
-async def _settled(future: asyncio.Future[Any]) -> None:
-    """Wait for the end of ``future`` through any number of cancellations of ours."""
+async def wait_for_end(future: asyncio.Future[Any], timeout_s: float | None = None) -> None:
+    """Wait for the end of ``future``, at most ``timeout_s`` seconds, through any number of cancellations of ours."""
+    loop = asyncio.get_running_loop()
+    until = None if timeout_s is None else loop.time() + timeout_s
     while not future.done():
+        left = None if until is None else until - loop.time()
+        if left is not None and left <= 0:
+            return
         try:
-            await asyncio.wait([future])
+            await asyncio.wait([future], timeout=left)
         except asyncio.CancelledError:
             continue
     if not future.cancelled():
-        future.exception()
+        future.exception()  # retrieved, so that asyncio does not report it as lost
