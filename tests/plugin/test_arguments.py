@@ -1,9 +1,12 @@
 """Wrong arguments of the decorator end a run before it starts."""
 
+from pathlib import Path
+
 import pytest
-from conftest import FLOWS
 
 pytestmark = pytest.mark.metaflow
+
+FLOWS = Path(__file__).with_name("flows")
 
 
 @pytest.mark.parametrize(
