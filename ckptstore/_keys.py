@@ -47,6 +47,8 @@ _MAX_RUN_AND_LABEL = 190
 
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")
 _TOKEN = re.compile(r"[a-z0-9._-]|\+[a-z]|(?:=[0-9a-f]{2})+")
+# Controls, line ends of every kind and halves of surrogate pairs: nobody means them in a name.
+_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _NAME = re.compile(r"([0-9a-f]{8})([0-9a-f]{12})~([^~/]*)~([^~/]*)~([0-9a-f]{32})")
 
 
@@ -114,7 +116,11 @@ def collection_prefix(collection: str) -> str:
 
 def collection_of(component: str) -> str | None:
     """Return the collection whose encoded name is ``component``, or None if it is not one of ours."""
-    return _decode(component)
+    name = _decode(component)
+    try:
+        return None if name is None else check_collection(name)
+    except InvalidNameError:
+        return None
 
 
 def manifest_key(collection: str, name: str) -> str:
@@ -143,14 +149,16 @@ def chunk_key(digest: bytes, nonce: bytes, codec: str) -> str:
 def _check_text(what: str, value: object) -> str:
     if not isinstance(value, str):
         raise InvalidNameError(f"{what} must be a string, not {type(value).__name__}")
-    if not value:
+    # The text itself: str() of an enum's member is its name.
+    text = str.__str__(value)
+    if not text:
         raise InvalidNameError(f"{what} must not be empty")
-    if len(value) > 1024:
-        raise InvalidNameError(f"{what} {_shown(value)} is longer than 1024 characters")
-    for char in value:
-        if ord(char) < 32 or ord(char) == 127 or 0xD800 <= ord(char) < 0xE000:
-            raise InvalidNameError(f"{what} {_shown(value)} holds the character U+{ord(char):04X}")
-    return str(value)
+    if len(text) > 1024:
+        raise InvalidNameError(f"{what} {_shown(text)} is longer than 1024 characters")
+    unfit = _UNFIT.search(text)
+    if unfit:
+        raise InvalidNameError(f"{what} {_shown(text)} holds the character U+{ord(unfit.group()):04X}")
+    return text
 
 
 def _shown(name: str) -> str:
