@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import secrets
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from ckptstore._keys import MARKER
 from ckptstore.backends.base import Backend
-from ckptstore.config import MIN_GRACE_S, StoreConfig
+from ckptstore.config import MAX_SECONDS, MIN_GRACE_S, StoreConfig
 from ckptstore.errors import (
     ConfigError,
     ManifestCorruptError,
@@ -77,19 +76,20 @@ def _parse(data: bytes, backend: Backend) -> tuple[str, float]:
         raise ManifestCorruptError(f"{where} is damaged: not JSON") from exc
     if not isinstance(marker, dict) or "format" not in marker:
         raise ManifestCorruptError(f"{where} is not the marker of a checkpoint store")
-    if marker["format"] != FORMAT or marker.get("digest") != DIGEST:
+    version: Any = marker["format"]
+    algorithm: Any = marker.get("digest")
+    if type(version) is not int or (version == FORMAT and type(algorithm) is not str):
+        raise ManifestCorruptError(f"{where} is damaged: format or digest")
+    if (version, algorithm) != (FORMAT, DIGEST):
+        found = f"digest {algorithm[:20]!r}" if version == FORMAT else f"format {str(version)[:20]}"
         raise UnsupportedVersionError(
-            f"{where} says format {str(marker['format'])[:20]}, digest {str(marker.get('digest'))[:20]}; this "
-            f"release reads format {FORMAT} with {DIGEST}: upgrade ckptstore to use this store"
+            f"{where} says {found}; this release reads format {FORMAT} with {DIGEST}: "
+            "upgrade ckptstore to use this store"
         )
     store_id, grace_s = marker.get("store_id"), marker.get("grace_s")
     if not isinstance(store_id, str) or not re.fullmatch(r"[0-9a-f]{32}", store_id):
         raise ManifestCorruptError(f"{where} is damaged: store_id")
-    if (
-        isinstance(grace_s, bool)
-        or not isinstance(grace_s, (int, float))
-        or not (math.isfinite(grace_s) and grace_s > 0)
-    ):
+    if isinstance(grace_s, bool) or not isinstance(grace_s, (int, float)) or not 0 < grace_s <= MAX_SECONDS:
         raise ManifestCorruptError(f"{where} is damaged: grace_s")
     return store_id, float(grace_s)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
@@ -16,10 +15,16 @@ MIB = 1024 * KIB
 
 MAX_CHUNK_BYTES = 64 * MIB
 MIN_GRACE_S = 3600.0
+MAX_SECONDS = 1e9
+"""Thirty years; the system's timers end at ten times as much."""
 
 Codec = Literal["planes", "raw"]
 Durability = Literal["full", "os"]
 OnBusy = Literal["wait", "skip", "error"]
+
+
+# The header of a manifest has 32 bits for a length; msgpack nests 511 levels.
+_MOST = {"max_manifest_stored_bytes": 2**32 - 1, "max_manifest_raw_bytes": 2**32 - 1, "max_depth": 256}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +32,8 @@ class Limits:
     """What is refused because of its size, on the way in and on the way out.
 
     A load checks the limits before it allocates, so a hostile or damaged
-    manifest costs no memory. Exceeding one raises LimitExceededError.
+    manifest costs no memory. Exceeding one raises LimitExceededError (metadata
+    given to a save: ConfigError).
     """
 
     max_manifest_stored_bytes: int = 64 * MIB
@@ -44,7 +50,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            _require_positive_int(item.name, getattr(self, item.name))
+            _require_positive_int(item.name, getattr(self, item.name), _MOST.get(item.name, 2**62))
 
 
 def _default_workers() -> int:
@@ -83,12 +89,10 @@ class StoreConfig:
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        for name in ("chunk_bytes", "memory_bytes", "encode_workers", "io_concurrency"):
-            _require_positive_int(name, getattr(self, name))
-        if self.chunk_bytes > MAX_CHUNK_BYTES:
-            raise ConfigError(
-                f"chunk_bytes is {self.chunk_bytes}; one chunk is one request and at most {MAX_CHUNK_BYTES} bytes"
-            )
+        _require_positive_int("chunk_bytes", self.chunk_bytes, MAX_CHUNK_BYTES)
+        _require_positive_int("memory_bytes", self.memory_bytes, 2**62)
+        _require_positive_int("encode_workers", self.encode_workers, 256)
+        _require_positive_int("io_concurrency", self.io_concurrency, 1024)
         if type(self.inline_bytes) is not int or not 0 <= self.inline_bytes <= 64 * KIB:
             raise ConfigError(f"inline_bytes must be an int from 0 to 65536, not {self.inline_bytes!r}")
         _require_choice("codec", self.codec, get_args(Codec))
@@ -98,6 +102,13 @@ class StoreConfig:
         _require_seconds("grace_s", self.grace_s)
         if self.max_save_s is not None:
             _require_seconds("max_save_s", self.max_save_s)
+            if self.max_save_s >= self.grace_s:
+                raise ConfigError(
+                    f"max_save_s {self.max_save_s:g} must stay below grace_s {self.grace_s:g}; "
+                    "for a store with a longer grace, give that as well"
+                )
+        if type(self.exclusive) is not bool:
+            raise ConfigError(f"exclusive must be a bool, not {self.exclusive!r}")
         if not isinstance(self.limits, Limits):
             raise ConfigError(f"limits must be a Limits, not {type(self.limits).__name__}")
         if not self.exclusive and self.grace_s < MIN_GRACE_S:
@@ -107,16 +118,18 @@ class StoreConfig:
             )
 
 
-def _require_positive_int(name: str, value: object) -> None:
-    if type(value) is not int or value <= 0:
-        raise ConfigError(f"{name} must be an int above 0, not {value!r}")
+def _require_positive_int(name: str, value: object, most: int) -> None:
+    if type(value) is not int or not 0 < value <= most:
+        raise ConfigError(f"{name} must be an int from 1 to {most}, not {value!r}")
 
 
 def _require_seconds(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ConfigError(f"{name} must be a finite number of seconds above 0, not {value!r}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= MAX_SECONDS:
+        raise ConfigError(
+            f"{name} must be a number of seconds above 0, at most {MAX_SECONDS:g}, not {value!r}"
+        )
 
 
 def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ConfigError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
