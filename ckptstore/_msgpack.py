@@ -6,9 +6,11 @@ from typing import Any
 
 import msgpack
 
-from ckptstore.errors import ManifestCorruptError
+from ckptstore.errors import LimitExceededError, ManifestCorruptError
 
 __all__ = ["pack", "unpack"]
+
+_WEIGHT = 3
 
 
 def pack(value: object) -> bytes:
@@ -17,32 +19,61 @@ def pack(value: object) -> bytes:
     return packed
 
 
-def unpack(data: bytes | bytearray | memoryview, *, what: str, max_items: int) -> Any:
+def unpack(
+    data: bytes | bytearray | memoryview, *, what: str, max_items: int, max_values: int | None = None
+) -> Any:
     """Return the one value that ``data`` holds; ``what`` names it in errors.
 
-    At most ``max_items`` elements in any one array or map. Types beyond the
-    dialect that msgpack knows (timestamps) are left to the schema check, which
-    knows where they stand.
+    At most ``max_items`` elements in any one array or map, and ``max_values`` in
+    all of them together (None: any number), where an array or map counts four
+    times: one byte of data may be an empty map, which takes ninety of memory.
 
-    Raises ManifestCorruptError for anything that is not exactly one value of the dialect.
+    Raises ManifestCorruptError for anything that is not exactly one value of
+    the dialect, and LimitExceededError for more than ``max_items`` or ``max_values``.
     """
+    left = 0 if max_values is None else max_values
+
+    def count(n: int) -> None:
+        nonlocal left
+        left -= n
+        if left < 0 and max_values is not None:
+            raise LimitExceededError(f"more than {max_values} values (Limits.max_nodes)")
+
+    def counted_list(items: list[Any]) -> list[Any]:
+        count(_WEIGHT + len(items))
+        return items
+
+    def counted_map(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
+        count(_WEIGHT + 2 * len(pairs))
+        return _unique_str_keys(pairs)
+
+    # Each element takes a byte at least, so a length beyond the data lies.
+    max_items = min(max_items, len(data))
     try:
         return msgpack.unpackb(
             data,
             raw=False,
             use_list=True,
             strict_map_key=True,
-            object_pairs_hook=_unique_str_keys,
+            object_pairs_hook=counted_map,
+            list_hook=None if max_values is None else counted_list,
             ext_hook=_refuse_ext,
             max_array_len=max_items,
             max_map_len=max_items,
             max_ext_len=0,
         )
-    except ManifestCorruptError as exc:
-        raise ManifestCorruptError(f"{what}: {exc}") from None
+    except (LimitExceededError, ManifestCorruptError) as exc:
+        raise type(exc)(f"{what}: {exc}") from None
+    except MemoryError:
+        raise ManifestCorruptError(f"{what}: asks for more memory than there is") from None
     except RecursionError:
         raise ManifestCorruptError(f"{what}: nested too deeply") from None
     except (ValueError, TypeError, msgpack.exceptions.UnpackException) as exc:
+        # msgpack has no class of its own for a container that is too long.
+        if max_items < len(data) and ("max_array_len" in str(exc) or "max_map_len" in str(exc)):
+            raise LimitExceededError(
+                f"{what}: a list or map has more than {max_items} elements (Limits.max_nodes)"
+            ) from exc
         raise ManifestCorruptError(f"{what}: not the expected msgpack ({type(exc).__name__})") from exc
 
 

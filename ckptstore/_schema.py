@@ -23,7 +23,8 @@ def as_map(value: Any, path: str, keys: tuple[str, ...] | None = None) -> dict[s
     if type(value) is not dict:
         fail(path, "a map", value)
     if keys is not None and set(value) != set(keys):
-        missing, extra = sorted(set(keys) - set(value)), sorted(set(value) - set(keys))
+        missing = sorted(set(keys) - set(value))
+        extra = sorted(key[:40] for key in set(value) - set(keys))
         raise ManifestCorruptError(f"{path}: missing keys {missing}, unknown keys {extra[:5]}")
     return value
 

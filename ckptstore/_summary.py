@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ckptstore._keys import CheckpointName
+from ckptstore._keys import CheckpointName, check_field
 from ckptstore._metadata import check_stored_metadata
 from ckptstore._schema import INT64_MAX, as_hex, as_int, as_list, as_map, as_optional, as_str
 from ckptstore._table import ChunkTable
@@ -118,8 +118,8 @@ def read_summary(tree: dict[str, Any], name: str, digest: str, limits: Limits) -
         epoch=as_int(tree["epoch"], "epoch"),
         seq=as_int(tree["seq"], "seq"),
         created_ns=as_int(tree["created_ns"], "created_ns"),
-        metadata=check_stored_metadata(tree["metadata"], "metadata", limits.max_depth),
-        attributes=check_stored_metadata(tree["attributes"], "attributes", limits.max_depth),
+        metadata=check_stored_metadata(tree["metadata"], "metadata", limits),
+        attributes=check_stored_metadata(tree["attributes"], "attributes", limits),
         parent=parent,
         sizes=sizes,
         fields=tuple(fields),
@@ -139,7 +139,7 @@ def _read_field(value: Any, path: str, limits: Limits) -> FieldInfo:
     if kind not in _KINDS:
         raise ManifestCorruptError(f"{path}.kind: {kind[:40]!r} is not known")
     return FieldInfo(
-        name=as_str(tree["name"], path + ".name"),
+        name=_read_name(tree["name"], path + ".name"),
         type_name=as_str(tree["type"], path + ".type"),
         kind=kind,
         raw_bytes=as_int(tree["raw"], path + ".raw"),
@@ -155,10 +155,17 @@ def _read_field(value: Any, path: str, limits: Limits) -> FieldInfo:
     )
 
 
+def _read_name(value: Any, path: str) -> str:
+    try:
+        return check_field(as_str(value, path))
+    except InvalidNameError as exc:
+        raise ManifestCorruptError(f"{path}: {exc}") from exc
+
+
 def _read_leaf(value: Any, path: str, limits: Limits) -> LeafInfo:
     leaf_path, kind, dtype, dims, nbytes, block = as_list(value, path, 6)
-    if kind not in _LEAF_KINDS:
-        raise ManifestCorruptError(f"{path}: kind {str(kind)[:40]!r} is not known")
+    if as_str(kind, path + ".kind") not in _LEAF_KINDS:
+        raise ManifestCorruptError(f"{path}.kind: {kind[:40]!r} is not known")
     if len(as_list(dims, path + ".shape")) > limits.max_dims:
         raise LimitExceededError(
             f"{path}: {len(dims)} dimensions, at most {limits.max_dims} (Limits.max_dims)"
@@ -171,11 +178,14 @@ def _read_leaf(value: Any, path: str, limits: Limits) -> LeafInfo:
     name = as_str(dtype, path + ".dtype")
     if name in ("O", "|O", "object"):
         raise ManifestCorruptError(f"{path}.dtype: an array of objects has no bytes")
+    # 0 where a leaf before it has the same bytes.
+    if as_int(nbytes, path + ".nbytes") and (not size or nbytes % size):
+        raise ManifestCorruptError(f"{path}: {nbytes} bytes are not those of {size} elements")
     return LeafInfo(
         as_str(leaf_path, path + ".path"),
         kind,
         name,
         tuple(dims),
-        as_int(nbytes, path + ".nbytes"),
+        nbytes,
         as_optional(as_int, block, path + ".block"),
     )

@@ -56,7 +56,9 @@ class CheckpointRef:
     def from_dict(cls, data: Mapping[str, Any]) -> CheckpointRef:
         """Return the reference that ``to_dict`` gave. Raises InvalidNameError for anything else."""
         if not isinstance(data, Mapping) or set(data) != {"store_id", "collection", "name", "digest"}:
-            found = sorted(map(str, data)) if isinstance(data, Mapping) else type(data).__name__
+            found = type(data).__name__
+            if isinstance(data, Mapping):
+                found = ", ".join(sorted(repr(key)[:40] for key in data)[:8]) or "nothing"
             raise InvalidNameError(
                 f"a reference has exactly store_id, collection, name and digest; found {found}"
             )

@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import zstandard
 
 from ckptstore._chunking import digest
 from ckptstore._keys import CheckpointName, manifest_key, parse_name
 from ckptstore._msgpack import pack, unpack
-from ckptstore._schema import as_map
+from ckptstore._schema import as_int, as_map, as_str
 from ckptstore._summary import SUMMARY_KEYS, Draft, read_summary, summary_to_msgpack
 from ckptstore._table import ChunkTable
 from ckptstore.checkpoint import Manifest
@@ -100,6 +101,8 @@ def encode(draft: Draft, limits: Limits) -> bytes:
             **draft.table.to_msgpack(),
         }
     )
+    # Read back what will be committed: a table that nobody can read is never sent.
+    ChunkTable.from_msgpack(_unpack_body(body, limits), limits)
     compressor = zstandard.ZstdCompressor(level=3)
     frames = [compressor.compress(part) for part in (summary, body)]
     total_stored = HEADER_BYTES + sum(map(len, frames))
@@ -136,8 +139,7 @@ def decode_summary(data: bytes, source: ManifestSource, limits: Limits) -> Manif
             header.summary_digest,
             "summary",
         )
-        tree = as_map(unpack(raw, what="summary", max_items=limits.max_nodes), "summary", SUMMARY_KEYS)
-        manifest = read_summary(tree, source.name, header.digest.hex(), limits)
+        manifest = read_summary(_unpack_summary(raw, limits), source.name, header.digest.hex(), limits)
     except FormatError as exc:
         raise _named(exc, source) from exc
     checkpoint = manifest.checkpoint
@@ -163,16 +165,16 @@ def decode_table(data: bytes, manifest: Manifest, source: ManifestSource, limits
         raw = _read_frame(
             memoryview(data)[start:], header.body_stored, header.body_raw, header.body_digest, "chunk table"
         )
-        max_items = 4 * limits.max_chunks + limits.max_nodes
-        tree = as_map(unpack(raw, what="chunk table", max_items=max_items), "chunk table", _BODY_KEYS)
+        tree = _unpack_body(raw, limits)
         checkpoint = manifest.checkpoint
         name = parse_name(source.name)
-        if name is None or (tree["collection"], tree["epoch"], tree["seq"], tree["id"]) != (
-            checkpoint.collection,
-            checkpoint.epoch,
-            checkpoint.seq,
-            name.id,
-        ):
+        found = (
+            as_str(tree["collection"], "collection"),
+            as_int(tree["epoch"], "epoch"),
+            as_int(tree["seq"], "seq"),
+            as_str(tree["id"], "id"),
+        )
+        if name is None or found != (checkpoint.collection, checkpoint.epoch, checkpoint.seq, name.id):
             raise ManifestCorruptError("the chunk table belongs to another checkpoint")
         table = ChunkTable.from_msgpack(tree, limits)
         _check_sums(manifest, table)
@@ -238,6 +240,19 @@ def _read_frame(frame: memoryview, stored: int, raw: int, expected: bytes, what:
         raise ManifestCorruptError(f"{what}: {exc}") from exc
 
 
+def _unpack_summary(raw: bytes, limits: Limits) -> dict[str, Any]:
+    # A leaf is a list of six, and one of its dimensions.
+    tree = unpack(raw, what="summary", max_items=limits.max_nodes, max_values=8 * limits.max_nodes)
+    return as_map(tree, "summary", SUMMARY_KEYS)
+
+
+def _unpack_body(raw: bytes, limits: Limits) -> dict[str, Any]:
+    # A chunk takes four numbers, and each of its segments three.
+    max_items = 4 * limits.max_chunks + limits.max_nodes
+    tree = unpack(raw, what="chunk table", max_items=max_items, max_values=2 * max_items)
+    return as_map(tree, "chunk table", _BODY_KEYS)
+
+
 def _check_identity(found: tuple[object, ...], name: CheckpointName | None, source: ManifestSource) -> None:
     if name is None or found != (source.collection, name.epoch, name.seq, name.run, name.label):
         raise ManifestCorruptError(
@@ -249,7 +264,10 @@ def _check_sums(manifest: Manifest, table: ChunkTable) -> None:
     fields = list(manifest.fields.values())
     if len(table.buffers) != len(fields) or not all(table.buffers):
         raise ManifestCorruptError("the chunk table has other fields than the summary")
-    for field, cost in zip(fields, table.costs(), strict=True):
+    for field, cost, buffers in zip(fields, table.costs(), table.buffers, strict=True):
+        for leaf in field.leaves:
+            if leaf.block is not None and leaf.block >= len(buffers) - 1:
+                raise ManifestCorruptError(f"field {field.name!r}: an array in a block that is not there")
         if (field.raw_bytes, field.stored_bytes, field.new_bytes) != (
             cost.raw_bytes,
             cost.stored_bytes,
