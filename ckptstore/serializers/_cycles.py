@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ckptstore.serializers._nodes import Node
 
-__all__ = ["cycles"]
+__all__ = ["cycles", "entries"]
 
 
 def cycles(roots: Iterable[Node]) -> list[list[Node]]:
@@ -54,4 +54,26 @@ def cycles(roots: Iterable[Node]) -> list[list[Node]]:
                             break
                     if len(part) > 1 or node in node.kids:
                         found.append(part)
+    return found
+
+
+def entries(roots: Iterable[Node], inside: set[int]) -> set[int]:
+    """Return the ids of those nodes of ``inside`` that are roots or that a node outside refers to."""
+    found: set[int] = set()
+    seen: set[int] = set()
+    stack: list[Node] = []
+    for root in roots:
+        if id(root) in inside:
+            found.add(id(root))
+        stack.append(root)
+    while stack:
+        node = stack.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        for kid in node.kids:
+            if id(kid) in inside and id(node) not in inside:
+                found.add(id(kid))
+            if id(kid) not in seen:
+                stack.append(kid)
     return found

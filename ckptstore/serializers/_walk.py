@@ -18,6 +18,7 @@ from ckptstore.config import Limits
 from ckptstore.errors import LimitExceededError
 from ckptstore.serializers import arrays, tensors
 from ckptstore.serializers._blame import custom_failed, never_settles, pickle_failed
+from ckptstore.serializers._cycles import entries
 from ckptstore.serializers._nodes import FREE, Node, Types, is_short
 from ckptstore.serializers.pickling import Unit, dump_unit
 from ckptstore.serializers.registry import Registry
@@ -65,20 +66,26 @@ class Walk:
             elif self._join:
                 self._join_pending()
 
-    def group(self, members: list[Node], roots: list[Node]) -> None:
-        """Make one pickle of several roots out of nodes that reach one another."""
+    def group(self, part: list[Node]) -> None:
+        """Make one pickle out of nodes, those of whole pickles among them, and of all that these hold."""
+        members: dict[int, Node] = {}
+        inside = set(map(id, part))
+        for node in part:
+            unit = node.unit
+            if unit is None:
+                members[id(node)] = node
+                continue
+            self._release(unit)
+            unit.queued = True  # Never to be run again: it is replaced.
+            inside.add(id(unit.node))
+            members.update((id(member), member) for member in unit.members)
+        inside.update(members)
+        found = entries((root for root in self.roots.values() if type(root) is Node), inside)
+        ordered = sorted(members.values(), key=lambda node: node.order)
+        roots = [member for member in ordered if id(member) in found] or ordered[:1]
         node = self._make("pickle", None)
-        flat: dict[int, Node] = {}
-        for member in members:
-            if member.unit is not None:
-                self._release(member.unit)
-                member.unit.queued = True  # Never run it again: it is replaced.
-                flat.update({id(inner): inner for inner in member.unit.members})
-            else:
-                flat[id(member)] = member
-        unit = Unit(node, list(flat.values()), roots)
-        node.unit = unit
-        for member in flat.values():
+        unit = node.unit = Unit(node, ordered, roots)
+        for member in ordered:
             member.tag = "member"
             member.unit = unit
             member.kids = [node]
@@ -94,7 +101,16 @@ class Walk:
         if is_short(value):
             return value
         node = self._known.get(id(value))
-        return self._add(value) if node is None else node
+        if node is None:
+            return self._add(value)
+        self._hold(node)
+        return node
+
+    def _hold(self, node: Node) -> None:
+        """See to it that a member of a cycle can be referred to from outside."""
+        if node.tag == "member" and node.unit is not None and node not in node.unit.roots:
+            node.unit.roots.append(node)
+            self._enqueue(node.unit)
 
     def _add(self, value: Any) -> Node:
         """Make ``value`` a node; a pickle that already holds it has to be made again without it."""
@@ -253,6 +269,7 @@ class Walk:
         def refer(node: Node) -> int:
             at = positions.get(id(node))
             if at is None:
+                self._hold(node)
                 at = positions[id(node)] = len(unit.refs)
                 unit.refs.append(node)
             return at
@@ -293,8 +310,7 @@ class Walk:
         for one, other in pending:
             one, other = self._current(one), self._current(other)
             if one is not other:
-                roots = sorted([*one.roots, *other.roots], key=lambda node: node.order)
-                self.group([*one.members, *other.members], roots)
+                self.group([*one.members, *other.members])
 
     @staticmethod
     def _current(unit: Unit) -> Unit:

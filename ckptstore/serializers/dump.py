@@ -99,35 +99,11 @@ def _merge_cycles(walk: Walk, registry: Registry) -> None:
                 registered = registry.of_type(type(custom.value))
                 raise cycle_through_custom(walk.roots, custom, registered.name if registered else "?")
             if any(node.unit is not None for node in part):
-                inside = set(map(id, part))
-                walk.group(sorted(part, key=lambda node: node.order), _entries(walk.roots, inside))
+                walk.group(part)
                 merged = True
         if not merged:
             return
         walk.settle()
-
-
-def _entries(roots: Mapping[str, Any], inside: set[int]) -> list[Node]:
-    """Return the nodes of a cycle that a field or a node outside it refers to, in a fixed order."""
-    entries: dict[int, Node] = {}
-    seen: set[int] = set()
-    stack: list[Node] = []
-    for root in roots.values():
-        if type(root) is Node:
-            if id(root) in inside:
-                entries[id(root)] = root
-            stack.append(root)
-    while stack:
-        node = stack.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        for kid in node.kids:
-            if id(kid) in inside and id(node) not in inside:
-                entries[id(kid)] = kid
-            if id(kid) not in seen:
-                stack.append(kid)
-    return sorted(entries.values(), key=lambda node: node.order)
 
 
 def _number(roots: Mapping[str, Any], limits: Limits) -> list[list[Node]]:

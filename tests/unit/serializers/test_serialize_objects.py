@@ -123,8 +123,6 @@ def test_an_object_shared_deep_inside_two_others_is_one_again() -> None:
 
 
 def test_every_order_of_fields_keeps_what_they_share() -> None:
-    import itertools
-
     a, b, c = Thing(), Thing(), Thing()
     a.b, b.c, c.data = b, c, [1]
     a.deep = {"c": c}
@@ -304,24 +302,39 @@ def test_the_same_objects_give_the_same_bytes() -> None:
         assert one[name].graph == two[name].graph
 
 
-class Fickle:
-    """Hands out another part of a pool whenever it is pickled."""
+def test_a_long_chain_that_is_also_listed_keeps_its_links() -> None:
+    chain = [Thing(i=i) for i in range(60)]
+    for one, two in itertools.pairwise(chain):
+        one.next = two
+    for order in (["all", "first"], ["first", "all"], ["last", "all", "first"]):
+        values = {"all": Thing(items=tuple(chain)), "first": Thing(x=chain[0]), "last": chain[-1]}
+        back = trip({name: values[name] for name in order})
+        items = back["all"].items
+        assert back["first"].x is items[0]
+        assert all(one.next is two for one, two in itertools.pairwise(items))
+        assert items[-1] is back.get("last", items[-1])
 
-    def __init__(self, pool: list[Any]) -> None:
-        self.pool = pool
-        self.turn = 0
+
+class Fickle:
+    """Hands out other parts of itself whenever it is pickled."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.pool: list[Any] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        self.turn += 1
-        return {"part": self.pool[self.turn % len(self.pool)]}
+        return {"parts": self.rng.sample(self.pool, 2)}
 
 
-def test_objects_that_keep_sharing_other_things_are_pickled_together_in_the_end() -> None:
-    pool = [Thing(i=i) for i in range(40)]
-    one, two, three = Fickle(pool), Fickle(pool), Fickle(pool)
-    back = trip({"one": one, "two": two, "three": three, "pool": Thing(pool=tuple(pool))})
-    assert all(type(back[name].part) is Thing for name in ("one", "two", "three"))
-    assert len(back["pool"].pool) == 40
+def test_objects_that_share_other_things_each_time_come_back_whole() -> None:
+    for seed in range(60):
+        rng = random.Random(seed)
+        fickle = [Fickle(rng) for _ in range(rng.randrange(2, 12))]
+        pool = [*fickle, *(Thing(i=i) for i in range(6))]
+        for one in fickle:
+            one.pool = [rng.choice(pool) for _ in range(4)]
+        back = trip({str(i): one for i, one in enumerate(fickle)})
+        assert all(len(one.parts) == 2 for one in back.values())
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
