@@ -3,6 +3,7 @@
 /some/path, some/path     a directory
 file:///some/path         the same; %XX stands for a byte, as in every URL
 memory://, memory://name  this process's memory; a new, empty one each time
+s3://bucket/prefix        a bucket of S3 or of a server like it; options are arguments
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import re
 import time
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote
 
+from ckptstore._tasks import in_worker
 from ckptstore.backends.base import Backend
 from ckptstore.errors import ConfigError, InvalidURLError
 
@@ -27,11 +30,8 @@ __all__ = ["StoreURL", "open_backend", "parse_url"]
 Scheme = Literal["file", "memory", "s3"]
 
 _SCHEMES: tuple[Scheme, ...] = ("file", "memory", "s3")
-_OPTIONS: dict[Scheme, frozenset[str]] = {
-    "file": frozenset(),
-    "memory": frozenset({"space", "clock"}),
-    "s3": frozenset(),
-}
+_OPTIONS: dict[Scheme, frozenset[str]] = {"file": frozenset(), "memory": frozenset({"space", "clock"})}
+_S3_GROWTH = 4
 _NOT_FOR_DATA = ("/dev/", "/proc/", "/sys/")
 _NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]*\Z")
 _BUCKET = re.compile(r"[0-9a-z][0-9a-z.-]{1,61}[0-9a-z]\Z")
@@ -121,7 +121,7 @@ async def open_backend(
     """
     parsed = parse_url(url)
     if parsed.scheme == "s3":
-        raise ConfigError("the s3 backend is not part of this release")
+        return await _open_s3(parsed, config, executor, backend_options)
     unknown = sorted(set(backend_options) - _OPTIONS[parsed.scheme])
     if unknown:
         raise ConfigError(f"a {parsed.scheme} store has no option {unknown[0]!r}")
@@ -142,6 +142,29 @@ async def open_backend(
         await backend.aclose()
         raise
     return backend
+
+
+async def _open_s3(
+    parsed: StoreURL, config: StoreConfig, executor: Executor, backend_options: dict[str, Any]
+) -> Backend:
+    from ckptstore.backends._s3_options import S3Options
+    from ckptstore.backends.retry import RetryBackend
+
+    options = S3Options.of(backend_options)
+    try:
+        # The client library takes half a second to import, which would hold up the loop.
+        module = await in_worker(executor, import_module, "ckptstore.backends.s3")
+    except ModuleNotFoundError as exc:
+        if (exc.name or "").startswith("ckptstore"):
+            raise
+        raise ConfigError(
+            f'an s3 store needs {exc.name}, which is not installed: pip install "ckptstore[s3]"'
+        ) from exc
+    # A distant storage wants more requests under way than a near one: how many, is found out.
+    most = _S3_GROWTH * config.io_concurrency
+    backend = module.S3Backend(parsed.bucket, parsed.path, options, max_connections=most, executor=executor)
+    await backend.open()
+    return RetryBackend(backend, concurrency=config.io_concurrency, max_concurrency=most)
 
 
 def _parse_path(text: str, shown: str) -> StoreURL:

@@ -12,20 +12,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import seaweed
 
+from ckptstore.backends import open_backend
 from ckptstore.backends.base import Backend
 from ckptstore.backends.local import LocalBackend
 from ckptstore.backends.memory import MemoryBackend, MemorySpace
+from ckptstore.config import StoreConfig
 
 FD_DIRECTORY = "/proc/self/fd"
 
 
 @dataclass(frozen=True)
 class Storage:
-    """One storage for one test; every ``open`` gives another backend over the same objects."""
+    """One storage for one test; every ``open`` gives another backend over the same objects.
+
+    ``exact``: it knows of two who put one key with ``if_absent`` in one moment,
+    and tells the time of a put to the nanosecond. ``letters``: what its
+    listings are in the right order for. SeaweedFS sorts ``a/b`` before ``a-/b``.
+    """
 
     name: str
     open: Callable[[], AbstractAsyncContextManager[Backend]]
+    exact: bool = True
+    letters: str = "ab.+~-_=0Z"
 
 
 def memory(tmp_path: Path, executor: Executor) -> Callable[[], AbstractAsyncContextManager[Backend]]:
@@ -58,7 +68,22 @@ def local(durability: str) -> Callable[..., Callable[[], AbstractAsyncContextMan
     return make
 
 
-STORAGES = {"memory": memory, "local-full": local("full"), "local-os": local("os")}
+def s3(tmp_path: Path, executor: Executor) -> Callable[[], AbstractAsyncContextManager[Backend]]:
+    server = seaweed.server()
+    url = server.new_url()
+
+    @contextlib.asynccontextmanager
+    async def opener() -> AsyncIterator[Backend]:
+        backend = await open_backend(url, config=StoreConfig(), executor=executor, **server.options)
+        try:
+            yield backend
+        finally:
+            await backend.aclose()
+
+    return opener
+
+
+STORAGES = {"memory": memory, "local-full": local("full"), "local-os": local("os"), "s3": s3}
 
 
 @pytest.fixture
@@ -69,7 +94,10 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture(params=STORAGES)
 def storage(request: pytest.FixtureRequest, tmp_path: Path, executor: Executor) -> Storage:
-    return Storage(request.param, STORAGES[request.param](tmp_path, executor))
+    opener = STORAGES[request.param](tmp_path, executor)
+    if request.param == "s3":
+        return Storage(request.param, opener, exact=False, letters="ab~_=0Z")
+    return Storage(request.param, opener)
 
 
 @pytest.fixture(autouse=True)

@@ -163,8 +163,10 @@ def test_a_bad_url_or_option_touches_nothing(opened, tmp_path, create):
     for name, value in [("space", "hunter2"), ("clock", 3)]:
         with pytest.raises(ConfigError, match=name):
             opened("memory://", **{name: value})
-    with pytest.raises(ConfigError, match="not part of this release"):
-        opened("s3://bucket/prefix", create=create)
+    for name, value in [("durability", "os"), ("endpoint_url", "ftp://hunter2"), ("sse", "hunter2")]:
+        with pytest.raises(ConfigError, match=name) as caught:
+            opened("s3://bucket/prefix", create=create, **{name: value})
+        assert "hunter2" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 

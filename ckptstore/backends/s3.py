@@ -1,0 +1,253 @@
+"""A storage in a bucket of S3, or of a server that speaks its protocol."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import zlib
+from collections.abc import AsyncGenerator
+from concurrent.futures import Executor
+from typing import Any, ClassVar
+
+from botocore.exceptions import ClientError
+
+from ckptstore._tasks import in_worker
+from ckptstore.backends._s3_answers import check_page, object_info, part_of, require_object
+from ckptstore.backends._s3_body import SlicedBody, read_body
+from ckptstore.backends._s3_client import S3Client
+from ckptstore.backends._s3_errors import date_of, error_code, has_expired, is_unexplained, translated
+from ckptstore.backends._s3_options import S3Options, is_loopback
+from ckptstore.backends._within import TimeUpError, within
+from ckptstore.backends.base import Backend, Buffer, ObjectInfo
+from ckptstore.errors import (
+    BackendProtocolError,
+    CheckpointStoreError,
+    CredentialsError,
+    ObjectNotFoundError,
+    StoreClosedError,
+    UnavailableError,
+)
+
+__all__ = ["S3Backend"]
+
+_SMALL_BYTES = 64 * 1024
+"""Copied and sent with the head of the request; what is larger is sent from the caller's memory."""
+_MAX_EMPTY_PAGES = 100
+_PAGE_LIMIT_S = 30.0
+
+_SEEN = ("ExpectedBucketOwner", "RequestPayer")
+_NEW = (*_SEEN, "ServerSideEncryption", "SSEKMSKeyId", "StorageClass")
+
+
+class S3Backend(Backend):
+    """Objects under ``prefix`` of ``bucket``, through one client for the backend's life.
+
+    Each verb is one request: single PUTs, ranged GETs, LIST V2, no conditional
+    write, no multipart upload, no request that a redirect leads to another
+    host. Nothing is tried again, but for one thing: a request that is refused
+    because the credentials have expired is repeated once with new ones.
+
+    ``put(if_absent=True)`` is a HEAD and then a PUT: of two at once, the later
+    one stays. ``modified_s`` of a put is the time of its answer, up to a second
+    from what a listing tells.
+
+    ``max_connections`` bounds the requests under way. ``executor`` does what
+    would hold up the loop; it is the caller's, and outlives the backend.
+    """
+
+    zombie_s: ClassVar[float] = 900.0
+    # A signature is good for 15 minutes: so long can a request that was given up still arrive.
+
+    def __init__(
+        self, bucket: str, prefix: str, options: S3Options, *, max_connections: int, executor: Executor
+    ) -> None:
+        self._bucket = bucket
+        self._root = f"{prefix}/" if prefix else ""
+        self._url = f"s3://{bucket}/{prefix}" if prefix else f"s3://{bucket}"
+        self._options = options
+        self._max_connections = max_connections
+        self._executor = executor
+        self._client = S3Client()
+        self._with_checksum = options.checksum == "crc32"
+        self._reached = False
+        self._closed = False
+
+    @property
+    def url(self) -> str:
+        return self._url
+
+    async def open(self) -> None:
+        """Make the client; no request is sent to the bucket.
+
+        Raises ConfigError if the AWS configuration cannot be used, CredentialsError.
+        """
+        try:
+            await self._client.open(
+                self._options, max_connections=self._max_connections, executor=self._executor
+            )
+        except CheckpointStoreError:
+            raise
+        except Exception as exc:  # the border of the SDK, and of a caller's client factory
+            raise self._translated(exc, "cannot open", "") from exc
+        endpoint = self._client.endpoint_url
+        if self._options.checksum == "auto":
+            self._with_checksum = endpoint.startswith("http://") and not is_loopback(endpoint)
+
+    async def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+        if length is not None and length <= 0:
+            await self.head(key)
+            return b""
+        params: dict[str, Any] = {"Key": self._root + key, **self._options.of_requests(*_SEEN)}
+        if start or length is not None:
+            params["Range"] = f"bytes={start}-{'' if length is None else start + length - 1}"
+        what = f"cannot read {key} in {self._url}"
+        try:
+            answer = await self._request("get_object", "cannot read", key, params)
+        except CheckpointStoreError as exc:
+            if error_code(exc.__cause__ or exc) == "InvalidRange":
+                return b""  # it starts at or past the end
+            raise
+        response = answer["Body"].raw_stream
+        try:
+            part = part_of(answer, start, length, what)
+        except BackendProtocolError:
+            response.close()
+            raise
+        try:
+            return await read_body(response, skip=part.skip, take=part.take, what=what)
+        except CheckpointStoreError:
+            raise
+        except Exception as exc:  # the border of the HTTP client
+            raise self._translated(exc, "cannot read", key) from exc
+
+    async def put(
+        self, key: str, data: Buffer, *, staged: bool = False, if_absent: bool = False
+    ) -> ObjectInfo:
+        if if_absent:
+            with contextlib.suppress(ObjectNotFoundError):
+                return await self.head(key)
+        params: dict[str, Any] = {"Key": self._root + key, **self._options.of_requests(*_NEW)}
+        if self._with_checksum:
+            params["ChecksumCRC32"] = await self._crc32(data)
+        body = SlicedBody(data)
+        try:
+            params["Body"] = body.read() if len(body) <= _SMALL_BYTES else body
+            answer = await self._request("put_object", "cannot write", key, params)
+        finally:
+            body.release()
+        require_object(answer, f"cannot write {key} in {self._url}")
+        seen_s = date_of(answer)
+        if seen_s is None:
+            raise BackendProtocolError(
+                f"cannot write {key} in {self._url}: the answer has no date", transient=True
+            )
+        return ObjectInfo(key, len(data), seen_s, seen_s)
+
+    async def head(self, key: str) -> ObjectInfo:
+        params = {"Key": self._root + key, **self._options.of_requests(*_SEEN)}
+        try:
+            answer = await self._request("head_object", "cannot read", key, params)
+        except CheckpointStoreError as exc:
+            if is_unexplained(exc.__cause__ or exc):
+                await self.get(key, length=1)
+            raise
+        return object_info(key, answer, f"cannot read {key} in {self._url}")
+
+    async def delete(self, key: str) -> None:
+        params = {"Key": self._root + key, **self._options.of_requests(*_SEEN)}
+        with contextlib.suppress(ObjectNotFoundError):
+            await self._request("delete_object", "cannot delete", key, params)
+
+    async def list(self, prefix: str, *, after: str = "") -> AsyncGenerator[ObjectInfo, None]:
+        root = self._root
+        params: dict[str, Any] = {"Prefix": root + prefix, **self._options.of_requests(*_SEEN)}
+        if after:
+            params["StartAfter"] = root + after
+        last = root + after if after else ""
+        empty_pages = 0
+        tokens: set[str] = set()
+        while True:
+            answer = await self._page(prefix, params)
+            page = check_page(answer, self._bucket, root + prefix, last, root, self._url)
+            for info in page.objects:
+                yield info
+            if page.token is None:
+                return
+            empty_pages = 0 if page.objects else empty_pages + 1
+            if page.token in tokens or empty_pages > _MAX_EMPTY_PAGES:
+                raise BackendProtocolError(
+                    f"the listing of {prefix!r} in {self._url} is not believed: it has no end"
+                )
+            tokens.add(page.token)
+            last = root + page.objects[-1].key if page.objects else last
+            params.pop("StartAfter", None)
+            params["ContinuationToken"] = page.token
+
+    async def sync(self) -> None:
+        self._check_open()  # an acknowledged put is durable
+
+    async def aclose(self) -> None:
+        if not self._closed:
+            self._closed = True
+            await self._client.aclose()
+
+    async def _page(self, prefix: str, params: dict[str, Any]) -> Any:
+        # A limit here and not around the listing: its caller may take its time between two keys.
+        try:
+            return await within(
+                _PAGE_LIMIT_S,
+                self._request("list_objects_v2", "cannot list", prefix or "all objects", params),
+            )
+        except TimeUpError as exc:
+            raise UnavailableError(
+                f"cannot list {prefix or 'all objects'} in {self._url}: no answer within {_PAGE_LIMIT_S:.0f} s"
+            ) from exc
+
+    async def _request(self, operation: str, action: str, key: str, params: dict[str, Any]) -> Any:
+        """Send one request and return its answer; once more if the credentials could be renewed."""
+        self._check_open()
+        generation = self._client.generation
+        try:
+            try:
+                answer = await self._send(operation, params)
+            except ClientError as exc:
+                if not has_expired(exc):
+                    raise
+                try:
+                    renewed = await self._client.renew(generation)
+                except Exception as why:  # the border of whoever provides credentials
+                    raise CredentialsError(
+                        f"{action} {key} in {self._url}: the credentials have expired, and new ones could not "
+                        f"be got ({type(why).__name__})",
+                        transient=True,
+                    ) from why
+                if not renewed:
+                    raise
+                answer = await self._send(operation, params)
+        except CheckpointStoreError:
+            raise
+        except Exception as exc:  # the border of the SDK, which runs credential providers of others
+            raise self._translated(exc, action, key) from exc
+        self._reached = True
+        return answer
+
+    async def _send(self, operation: str, params: dict[str, Any]) -> Any:
+        try:
+            return await getattr(self._client.api, operation)(Bucket=self._bucket, **params)
+        except ClientError as exc:
+            self._reached = self._reached or error_code(exc) == "NoSuchKey"
+            raise
+
+    async def _crc32(self, data: Buffer) -> str:
+        if len(data) <= _SMALL_BYTES:
+            checksum = zlib.crc32(data)
+        else:
+            checksum = await in_worker(self._executor, zlib.crc32, data)
+        return base64.b64encode(checksum.to_bytes(4, "big")).decode()
+
+    def _translated(self, exc: BaseException, action: str, key: str) -> CheckpointStoreError:
+        return translated(exc, action, key, self._url, reached=self._reached)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreClosedError(f"{self._url} was used after it was closed")
