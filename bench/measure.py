@@ -29,6 +29,7 @@ __all__ = [
 Memory = Literal["warm", "as-is"]
 
 BLOCK_BYTES = 8 << 20
+SETTLED_BYTES = 16 << 20
 PAGE_BYTES = 4096
 
 
@@ -158,8 +159,11 @@ def settle_disk(directory: str, nbytes: int) -> None:
     """Brings the page cache into a like state before every write.
 
     Local write times swing severalfold with it: a dummy of the same size is
-    written and unlinked, and what earlier rounds left dirty is flushed.
+    written and unlinked, and what earlier rounds left dirty is flushed. Toy
+    sizes are left alone: the flush would wait for what other processes wrote.
     """
+    if nbytes < SETTLED_BYTES:
+        return
     path = os.path.join(directory, "dummy")
     block = os.urandom(min(BLOCK_BYTES, max(1, nbytes)))
     with open(path, "wb", buffering=0) as file:
