@@ -43,11 +43,13 @@ class Line:
     base: Base | None = None
 
     def next_name(self, run: str | None, label: str | None) -> CheckpointName:
-        return CheckpointName(self.epoch, self.seq, run, label, secrets.token_hex(16))
+        """Return a name above all earlier ones. A save that fails uses it up too: its commit may have landed."""
+        name = CheckpointName(self.epoch, self.seq, run, label, secrets.token_hex(16))
+        self.seq += 1
+        return name
 
     def committed(self, text: str, known: Reading, chunks: Mapping[bytes, ChunkEntry]) -> None:
         """Take note of this writer's own new checkpoint (S8)."""
-        self.seq += 1
         self.base = Base(text, known, chunks)
 
     def forget(self, text: str) -> None:
