@@ -46,6 +46,10 @@ class Deadline:
                 "nothing was committed. Save less at once, or open the store with a longer grace_s"
             )
 
+    def passed(self) -> bool:
+        """Tell whether nothing may be sent any more."""
+        return self.clock.elapsed_s(self.since) > self.limit_s
+
 
 async def commit(
     backend: Backend, key: str, data: bytes, *, deadline: Deadline, chunks: Iterable[ChunkEntry]
@@ -57,28 +61,35 @@ async def commit(
     BackendError (a definite refusal).
     """
     deadline.check(f"the save of {key}")
-    info = await _put(backend, key, data)
+    info = await _put(backend, key, data, deadline)
     try:
         deadline.check(f"the save of {key}", info.seen_s if info.seen_s is not None else info.modified_s)
-    except SaveExpiredError:
+    except SaveExpiredError as expired:
         # Late, but visible: it may stay if a collection has not taken any of its chunks.
-        if await _any_missing(backend, chunks):
+        try:
+            if not await _any_missing(backend, chunks):
+                return
             await backend.put(key + TOMBSTONE, TOMBSTONE_BYTES)
-            raise
+        except BackendError as exc:
+            raise CommitUnknownError(
+                f"the commit {key} came too late to be sure of its data, and what became of that could not be "
+                f"found out: load it before you rely on it ({exc})"
+            ) from exc
+        raise expired
 
 
-async def _put(backend: Backend, key: str, data: bytes) -> ObjectInfo:
-    sent_before = False
+async def _put(backend: Backend, key: str, data: bytes, deadline: Deadline) -> ObjectInfo:
     last: BackendError | None = None
     for attempt in range(_TRIES):
-        if attempt:
-            await asyncio.sleep(random.uniform(0, min(_BACKOFF_S[1], _BACKOFF_S[0] * 2**attempt)))
         try:
-            if not sent_before or not await _landed(backend, key, data):
-                sent_before = True
-                return await backend.put(key, data)
-            await backend.sync()
-            return await backend.head(key)
+            if attempt:
+                await asyncio.sleep(random.uniform(0, min(_BACKOFF_S[1], _BACKOFF_S[0] * 2**attempt)))
+                if await _landed(backend, key, data):
+                    await backend.sync()
+                    return await backend.head(key)
+                if deadline.passed():
+                    break
+            return await backend.put(key, data)
         except BackendError as exc:
             last = exc
             if not exc.transient:
