@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
@@ -19,6 +20,7 @@ from ckptstore._table import NONCE_BYTES, ChunkTable
 from ckptstore._tasks import in_worker, shielded
 from ckptstore._upload import Engine, Progress, Upload
 from ckptstore.checkpoint import Checkpoint, CheckpointRef, FieldInfo, LeafInfo
+from ckptstore.errors import CommitUnknownError
 from ckptstore.manifest import ManifestSource, decode_summary, encode
 
 __all__ = ["Request", "write"]
@@ -56,7 +58,8 @@ async def write(
     """Upload and commit; return the checkpoint, durable.
 
     A failure or cancellation before the manifest is sent deletes the save's own
-    chunks, as far as that works; afterwards nothing is deleted.
+    chunks, as far as that works; afterwards nothing is deleted, and a save that
+    is cancelled ends as it ends.
 
     Raises BackendError, SaveExpiredError, CommitUnknownError, LimitExceededError.
     """
@@ -108,7 +111,13 @@ async def write(
         )
         line.committed(name.text, known, {chunk.digest: chunk for chunk in table.chunks})
 
-    await shielded(finish(), _COMMIT_GRACE_S)
+    try:
+        await shielded(finish(), _COMMIT_GRACE_S)
+    except asyncio.CancelledError as exc:
+        raise CommitUnknownError(
+            f"the commit {source.key} was given up before its answer came: look for it with list() "
+            "before saving again"
+        ) from exc
     return manifest.checkpoint
 
 
