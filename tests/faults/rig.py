@@ -51,6 +51,10 @@ class Faulty(FaultyBackend):
             self.put_in_worker = self._put
             self.get_in_worker = self._get
 
+    def arm(self, *faults: Fault) -> None:
+        """Fail as these say from now on."""
+        self._faults, self._seen, self.fired = faults, [0] * len(faults), 0
+
     def _put(self, key: str, data: Buffer) -> None:
         fault = self._before("put", key)
         assert self.inner.put_in_worker is not None

@@ -204,7 +204,7 @@ def test_an_operation_that_fails_anywhere_leaves_the_store_whole(
             await _check_save(prepared, storage, backend, name, outcome)
         fired = bool(backend.fired)
         # What failed may be repeated on the same store, and then it works.
-        backend._faults = ()
+        backend.arm()
         if isinstance(backend, Cancelling):
             backend.victim = None
         if isinstance(outcome, BaseException) and not isinstance(outcome, SaveCancelledError):
