@@ -15,6 +15,7 @@ import pytest
 from forge import Raw, Tree, assembled, forged, frugal, opened, packed, places, replaced, trees, value_at
 
 from ckptstore._msgpack import unpack
+from ckptstore._table import ChunkTable
 from ckptstore.errors import (
     FormatError,
     IntegrityError,
@@ -23,6 +24,7 @@ from ckptstore.errors import (
     StoreMismatchError,
     UnsupportedVersionError,
 )
+from ckptstore.manifest import encode
 
 SUMMARY, BODY = trees()
 
@@ -181,8 +183,13 @@ def test_what_is_for_information_has_its_type_all_the_same(path: forge.Path) -> 
             opened(assembled(packed(replaced(SUMMARY, path, value)), packed(BODY)))
 
 
-def leaf(at: int, value: Any) -> Callable[[Tree, Tree], Any]:
-    return lambda s, b: s["fields"][0]["leaves"][0].__setitem__(at, value)
+def leaf(at: int, value: Any, nbytes: int = 1500) -> Callable[[Tree, Tree], Any]:
+    def change(summary: Tree, body: Tree) -> None:
+        first = summary["fields"][0]["leaves"][0]
+        first[4] = nbytes
+        first[at] = value
+
+    return change
 
 
 def field(key: str, value: Any) -> Callable[[Tree, Tree], Any]:
@@ -254,6 +261,7 @@ CORRUPT = {
     "a shape that overflows": leaf(3, [2**32, 2**32]),
     "a shape that overflows before a zero": leaf(3, [2**62, 4, 0]),
     "a shape that overflows in 64 dimensions": leaf(3, [2] * 64),
+    "a shape that overflows without bytes": leaf(3, [2**62, 4], 0),
     "a negative dimension": leaf(3, [-15, -25]),
     "a dimension that is true": leaf(3, [True, 375]),
     "a float for a dimension": leaf(3, [15.0, 25]),
@@ -275,14 +283,17 @@ CORRUPT = {
     "epoch a float": lambda s, b: (s.update(epoch=3.0), b.update(epoch=3.0)),
     "table's epoch a float": lambda s, b: b.update(epoch=3.0),
     "epoch negative": lambda s, b: (s.update(epoch=-1), b.update(epoch=-1)),
+    "summary of another id": lambda s, b: s.update(id="f" * 32),
     "table of another id": lambda s, b: b.update(id="f" * 32),
     "table of another collection": lambda s, b: b.update(collection="exp"),
     "no nonces": lambda s, b: b.update(nonces=[]),
     "nonce twice": lambda s, b: b.update(nonces=[forge.NONCE] * 2),
+    "another nonce twice": lambda s, b: b["nonces"].append(forge.OLD_NONCE),
     "nonce of 7": lambda s, b: b["nonces"].__setitem__(0, b"1234567"),
     "nonce of 9": lambda s, b: b["nonces"].__setitem__(0, b"123456789"),
     "nonce a str": lambda s, b: b["nonces"].__setitem__(0, "12345678"),
     "half a digest": lambda s, b: b["chunks"].update(digests=b["chunks"]["digests"][:-16]),
+    "a digest and a half": lambda s, b: b["chunks"].update(digests=b["chunks"]["digests"] + bytes(16)),
     "a digest too few": lambda s, b: b["chunks"].update(digests=b["chunks"]["digests"][:-32]),
     "digest twice": digest_twice,
     "unused chunk": unused_chunk,
@@ -317,6 +328,24 @@ def test_a_contradiction_is_refused(name: str) -> None:
     data = forged(CORRUPT[name])
     with frugal(max_mib=1), pytest.raises(ManifestCorruptError, match=r"^manifest manifests/exp"):
         opened(data)
+
+
+def test_a_table_without_a_nonce_is_refused_even_if_it_is_empty() -> None:
+    empty = forge.draft(fields=[], table=ChunkTable(forge.NONCE, (), ()))
+    summary, body = trees(encode(empty, forge.LIMITS))
+    assert opened(assembled(packed(summary), packed(body)))
+    with pytest.raises(ManifestCorruptError, match="nonces"):
+        opened(assembled(packed(summary), packed({**body, "nonces": []})))
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError])
+def test_what_msgpack_gives_up_on_is_refused(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def give_up(*args: Any, **options: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(msgpack, "unpackb", give_up)
+    with pytest.raises(ManifestCorruptError, match=r"^summary: "):
+        unpack(b"\xc0", what="summary", max_items=1)
 
 
 def test_the_unchanged_trees_are_taken() -> None:
