@@ -18,7 +18,7 @@ PLANE_WIDTHS = (2, 4, 8)
 """Element widths in bytes that are worth splitting into byte planes; all others count as bytes."""
 
 PACK_MIN_BYTES = 256 * 1024
-"""A pack this large is not shared with the next field: a field that changes leaves others' chunks alone."""
+"""A pack or block this large shares no chunk with another field: one that changes leaves the other's alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,8 @@ def plan_layout(
         else:
             pack = packs[width]
             full = pack.nbytes + block.nbytes > chunk_bytes
-            if full or (pack.group != block.group and pack.nbytes >= PACK_MIN_BYTES):
+            large = max(pack.nbytes, block.nbytes) >= PACK_MIN_BYTES
+            if pack.pieces and (full or (large and pack.group != block.group)):
                 chunks.append(_close(pack, width))
                 pack = packs[width] = _Pack()
             pack.group = block.group

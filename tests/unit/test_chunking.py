@@ -130,3 +130,14 @@ def test_digest_is_blake3_256():
     data = b"0123456789" * 1000
     assert digest(data) == digest(memoryview(data)) == digest(bytearray(data))
     assert digest(data) != hashlib.sha256(data).digest()
+
+
+def test_a_field_that_changes_leaves_anothers_larger_block_alone() -> None:
+    sizes = [
+        BlockSize(20_000, 8, 0),
+        BlockSize(300_000, 8, 1),
+        BlockSize(20_000, 8, 2),
+        BlockSize(9_000, 8, 3),
+    ]
+    layout = plan_layout(sizes, chunk_bytes=8 << 20, inline_bytes=4096, inline_total_bytes=1 << 18)
+    assert [[piece.block for piece in chunk.pieces] for chunk in layout.chunks] == [[0], [1], [2, 3]]
