@@ -15,7 +15,7 @@ from ckptstore._upload import Engine
 from ckptstore.backends.base import Buffer
 from ckptstore.checkpoint import Manifest
 from ckptstore.codecs import KNOWN_CODECS
-from ckptstore.errors import ChunkCorruptError, ChunkMissingError, ObjectNotFoundError
+from ckptstore.errors import BackendError, ChunkCorruptError, ChunkMissingError, ObjectNotFoundError
 
 __all__ = ["Download", "Wanted"]
 
@@ -92,10 +92,16 @@ class Download:
                 return await self._get_once(chunk, chunk.key, parts, memory)
             except (ChunkCorruptError, ObjectNotFoundError) as exc:
                 problem = exc
+            except BackendError as exc:
+                # What stands in the chunk's place cannot be read as an object; the other
+                # classes say that the storage did not give it, which is not the chunk's damage.
+                if exc.transient or type(exc) is not BackendError:
+                    raise
+                problem = exc
         for key, codec in await self._other_copies(chunk):
             try:
                 return await self._get_once(chunk, key, parts, memory, codec)
-            except (ChunkCorruptError, ObjectNotFoundError):
+            except (ChunkCorruptError, ObjectNotFoundError, BackendError):
                 continue
         where = self._place(parts[0])
         if isinstance(problem, ObjectNotFoundError):
@@ -175,9 +181,14 @@ class Download:
         return size
 
     async def _other_copies(self, chunk: ChunkEntry) -> list[tuple[str, str]]:
-        """Return key and codec of what other saves have stored under the same digest."""
+        """Return key and codec of what other saves have stored under the same digest; none where that is refused."""
         text = chunk.digest.hex()
-        keys = [info.key async for info in self._engine.backend.list(f"{CHUNKS}{text[:2]}/{text}.")]
+        try:
+            keys = [info.key async for info in self._engine.backend.list(f"{CHUNKS}{text[:2]}/{text}.")]
+        except BackendError as exc:
+            if exc.transient:
+                raise
+            return []
         named = [(key, key.rpartition(".")[2]) for key in keys if key != chunk.key]
         return [(key, codec) for key, codec in named if codec in KNOWN_CODECS]
 
