@@ -169,8 +169,10 @@ def _read_chunks(
             raw_bytes,
             as_int(stored, path + ".stored", 1, raw_bytes),
         )
-        if chunk.codec == "raw" and chunk.stored_bytes != raw_bytes:
-            raise ManifestCorruptError(f"{path}: raw, but {chunk.stored_bytes} of {raw_bytes} bytes stored")
+        if (chunk.codec == "raw") != (chunk.stored_bytes == raw_bytes):
+            raise ManifestCorruptError(
+                f"{path}: codec {chunk.codec}, but {chunk.stored_bytes} of {raw_bytes} bytes stored"
+            )
         chunks.append(chunk)
     if len({chunk.digest for chunk in chunks}) != count:
         raise ManifestCorruptError("chunks: a digest occurs twice")

@@ -199,7 +199,7 @@ class AsyncCheckpointStore:
         CommitUnknownError; what an earlier background save failed with.
         """
         self._check_open()
-        check_collection(collection)
+        collection = check_collection(collection)
         label_and_run = check_run_and_label(run, label)
         if not isinstance(values, Mapping):
             raise ConfigError(f"values must be a mapping of names to values, not {type(values).__name__}")
@@ -274,7 +274,7 @@ class AsyncCheckpointStore:
         """Yield the checkpoints of one collection, or of all, newest first within each. Raises as ``latest``."""
         check_run_and_label(run, label)
         if collection is not None:
-            check_collection(collection)
+            collection = check_collection(collection)
         await self._saves.settled()
         backend = self._engine.backend
         names = [collection] if collection is not None else [name async for name in collections(backend)]

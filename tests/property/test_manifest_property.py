@@ -51,8 +51,8 @@ METADATA = st.dictionaries(TEXT, PLAIN, max_size=4)
 @st.composite
 def chunk_entries(draw: st.DrawFn, nonces: list[bytes], digest: bytes) -> ChunkEntry:
     codec = draw(st.sampled_from(sorted(KNOWN_CODECS)))
-    raw_bytes = draw(st.integers(1, 300) | st.just(MAX_CHUNK_BYTES))
-    stored_bytes = raw_bytes if codec == "raw" else draw(st.integers(1, raw_bytes))
+    raw_bytes = draw(st.integers(2, 300) | st.just(MAX_CHUNK_BYTES))
+    stored_bytes = raw_bytes if codec == "raw" else draw(st.integers(1, raw_bytes - 1))
     return ChunkEntry(digest, draw(st.sampled_from(nonces)), codec, raw_bytes, stored_bytes)
 
 
