@@ -122,10 +122,13 @@ def _descend(
     seen_ids = {id(root)}
     trials = 0
     deadline = time.monotonic() + _MAX_SEARCH_S
-    while True:
+    # Below something too deep everything is too deep: its start is all there is to say.
+    while not isinstance(failure, RecursionError):
         for child, step in _children(value):
             if id(child) in seen_ids or outside(child):
                 continue
+            if trials >= _MAX_TRIALS or time.monotonic() > deadline:
+                return way, value, failure
             trials += 1
             seen.append(child)
             seen_ids.add(id(child))
@@ -134,8 +137,6 @@ def _descend(
                 way.append(step)
                 value, failure = child, inner
                 break
-            if trials >= _MAX_TRIALS or time.monotonic() > deadline:
-                return way, value, failure
         else:
             break
     return way, value, failure

@@ -118,6 +118,7 @@ def test_a_chain_of_objects_too_deep_for_pickle_is_explained() -> None:
         chain = Holder(next=chain)
     error = fails({"chain": chain})
     assert "deeper than pickle" in str(error)
+    assert error.path == "chain"
     while chain is not None:
         chain = chain.next
 
