@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import ctypes
 import functools
-import http.client
 import json
 import os
 import secrets
@@ -155,20 +154,30 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
-    """Wait until the bucket is there: an unsigned request for it is refused, not unknown."""
+    """Wait until the bucket is there, which is a moment after the server listens."""
+    import botocore.session
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client = botocore.session.Session().create_client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        region_name="us-east-1",
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+        config=Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=5),
+    )
     until = time.monotonic() + _READY_S
-    while process.poll() is None and time.monotonic() < until:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-        try:
-            connection.request("HEAD", f"/{BUCKET}")
-            if connection.getresponse().status in (200, 403):
+    try:
+        while process.poll() is None and time.monotonic() < until:
+            try:
+                client.head_bucket(Bucket=BUCKET)
                 return True
-        except (OSError, http.client.HTTPException):
-            pass
-        finally:
-            connection.close()
-        time.sleep(0.02)
-    return False
+            except (BotoCoreError, ClientError):
+                time.sleep(0.02)
+        return False
+    finally:
+        client.close()
 
 
 def _free_ports(n: int) -> list[int]:

@@ -24,10 +24,17 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a listing, and the token that the next one is asked for with (None: it was the last)."""
+    """One page of a listing; its keys are those of the bucket.
+
+    ``token``: the next page is asked for with it; None: this was the last.
+    ``by_folder``: the server sorts ``a/b`` before ``a-/b``, folder by folder,
+    where S3 sorts whole keys.
+    """
 
     objects: list[ObjectInfo]
+    folders: list[str]
     token: str | None
+    by_folder: bool
 
 
 def require_object(answer: Mapping[str, Any], what: str) -> None:
@@ -81,40 +88,53 @@ def part_of(answer: Mapping[str, Any], start: int, length: int | None, what: str
     return Part(0, wanted)
 
 
-def check_page(answer: Mapping[str, Any], bucket: str, prefix: str, after: str, root: str, url: str) -> Page:
-    """Return the objects of a LIST's page, whose keys come after ``after``; ``root`` is cut off them.
+def check_page(answer: Mapping[str, Any], *, bucket: str, prefix: str, after: str, what: str) -> Page:
+    """Return what a LIST's page holds. Its keys start with ``prefix`` and come after ``after``.
 
     Raises BackendProtocolError for a page that is not complete, of another
-    bucket or place, or not in order.
+    bucket or place, or in no order.
     """
 
     def unbelievable(why: str, *, transient: bool = False) -> BackendProtocolError:
-        return BackendProtocolError(
-            f"the listing of {prefix!r} in {url} is not believed: {why}", transient=transient
-        )
+        return BackendProtocolError(f"{what}: the answer is not believed, {why}", transient=transient)
 
     truncated, count = answer.get("IsTruncated"), answer.get("KeyCount")
-    contents = answer.get("Contents")
+    contents, common = answer.get("Contents"), answer.get("CommonPrefixes") or []
     if truncated is None or answer.get("Name") is None or (count is None and contents is None):
-        raise unbelievable("it lacks Name, IsTruncated or KeyCount, as an empty answer does", transient=True)
+        raise unbelievable("it lacks Name, IsTruncated or KeyCount, as an empty one does", transient=True)
     contents = contents or []
     if answer["Name"] != bucket:
         raise unbelievable("it is of another bucket")
-    if count is not None and count != len(contents):
-        raise unbelievable(f"it has {len(contents)} keys and says {count}", transient=True)
+    if count is not None and count != len(contents) + len(common):
+        raise unbelievable(f"it has {len(contents) + len(common)} keys and says {count}", transient=True)
     seen_s = date_of(answer)
     objects = []
     for item in contents:
         key, size, modified = item.get("Key"), item.get("Size"), item.get("LastModified")
         if not isinstance(key, str) or type(size) is not int or modified is None:
             raise unbelievable("a key, size or time is missing", transient=True)
+        objects.append(ObjectInfo(key, size, modified.timestamp(), seen_s))
+    folders = [str(item.get("Prefix")) for item in common]
+    keys = [info.key for info in objects]
+    for key in (*keys, *folders):
         if not key.startswith(prefix):
             raise unbelievable(f"the key {key[:120]!r} is from elsewhere")
-        if key <= after:
-            raise unbelievable(f"the key {key[:120]!r} comes after {after[:120]!r}")
-        after = key
-        objects.append(ObjectInfo(key[len(root) :], size, modified.timestamp(), seen_s))
+    by_folder = _is_seaweed(answer)
+    for key, last in zip(keys, [after, *keys], strict=False):
+        if key <= last:
+            if _folder_order(key) <= _folder_order(last):
+                raise unbelievable(f"the key {key[:120]!r} comes after {last[:120]!r}")
+            by_folder = True
     token = answer.get("NextContinuationToken") if truncated else None
     if truncated and not token:
         raise unbelievable("it goes on, and does not say where")
-    return Page(objects, token)
+    return Page(objects, folders, token, by_folder)
+
+
+def _is_seaweed(answer: Mapping[str, Any]) -> bool:
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return str(headers.get("server", "")).lower().startswith("seaweedfs")
+
+
+def _folder_order(key: str) -> str:
+    return key.replace("/", "\0")

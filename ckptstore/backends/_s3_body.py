@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator
 from typing import Any
 
 from ckptstore.backends.base import Buffer
 from ckptstore.errors import UnavailableError
 
-__all__ = ["SlicedBody", "read_body"]
+__all__ = ["SlicedBody", "raw_response", "read_body"]
 
 _SLICE_BYTES = 1 << 20
 
@@ -54,6 +55,12 @@ class SlicedBody:
             yield self._view[start : start + _SLICE_BYTES]
 
 
+def raw_response(body: Any) -> Any:
+    """Return the HTTP client's response behind an answer's ``Body``."""
+    # Before 2.24 aiobotocore's body was a proxy of it, without a name for it.
+    return body.raw_stream if hasattr(body, "raw_stream") else body.__wrapped__
+
+
 async def read_body(response: Any, *, skip: int, take: int | None, what: str) -> bytes:
     """Return ``take`` bytes (None: all) of an answer's body after the first ``skip``.
 
@@ -62,24 +69,26 @@ async def read_body(response: Any, *, skip: int, take: int | None, what: str) ->
 
     Raises UnavailableError if the body ends early.
     """
-    parts: list[bytes] = []
-    got = 0
+    # Room for all of it at once, which becomes the bytes without another copy.
+    memory = io.BytesIO()
+    if take:
+        memory.seek(take - 1)
+        memory.write(b"\0")
+        memory.seek(0)
     ended = False
     try:
         async for part in response.content.iter_any():
             if skip:
                 skip, part = max(0, skip - len(part)), part[skip:]
-            if take is not None and got + len(part) > take:
-                parts.append(part[: take - got])
-                got = take
+            if take is not None and memory.tell() + len(part) > take:
+                memory.write(part[: take - memory.tell()])
                 break
-            parts.append(part)
-            got += len(part)
+            memory.write(part)
         else:
             ended = True
     finally:
         if not ended:
             response.close()
-    if take is not None and got < take:
-        raise UnavailableError(f"{what}: the answer ended after {got} of {take} bytes")
-    return b"".join(parts)
+    if take is not None and memory.tell() < take:
+        raise UnavailableError(f"{what}: the answer ended after {memory.tell()} of {take} bytes")
+    return memory.getvalue()

@@ -7,15 +7,18 @@ import contextlib
 import zlib
 from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from botocore.exceptions import ClientError
 
 from ckptstore._tasks import in_worker
-from ckptstore.backends._s3_answers import check_page, object_info, part_of, require_object
-from ckptstore.backends._s3_body import SlicedBody, read_body
+from ckptstore.backends._s3_answers import object_info, part_of, require_object
+from ckptstore.backends._s3_body import SlicedBody, raw_response, read_body
 from ckptstore.backends._s3_client import S3Client
 from ckptstore.backends._s3_errors import date_of, error_code, has_expired, is_unexplained, translated
+from ckptstore.backends._s3_listing import Listing
 from ckptstore.backends._s3_options import S3Options, is_loopback
 from ckptstore.backends._within import TimeUpError, within
 from ckptstore.backends.base import Backend, Buffer, ObjectInfo
@@ -32,7 +35,6 @@ __all__ = ["S3Backend"]
 
 _SMALL_BYTES = 64 * 1024
 """Copied and sent with the head of the request; what is larger is sent from the caller's memory."""
-_MAX_EMPTY_PAGES = 100
 _PAGE_LIMIT_S = 30.0
 
 _SEEN = ("ExpectedBucketOwner", "RequestPayer")
@@ -107,7 +109,7 @@ class S3Backend(Backend):
             if error_code(exc.__cause__ or exc) == "InvalidRange":
                 return b""  # it starts at or past the end
             raise
-        response = answer["Body"].raw_stream
+        response = raw_response(answer["Body"])
         try:
             part = part_of(answer, start, length, what)
         except BackendProtocolError:
@@ -160,28 +162,11 @@ class S3Backend(Backend):
 
     async def list(self, prefix: str, *, after: str = "") -> AsyncGenerator[ObjectInfo, None]:
         root = self._root
-        params: dict[str, Any] = {"Prefix": root + prefix, **self._options.of_requests(*_SEEN)}
-        if after:
-            params["StartAfter"] = root + after
-        last = root + after if after else ""
-        empty_pages = 0
-        tokens: set[str] = set()
-        while True:
-            answer = await self._page(prefix, params)
-            page = check_page(answer, self._bucket, root + prefix, last, root, self._url)
-            for info in page.objects:
-                yield info
-            if page.token is None:
-                return
-            empty_pages = 0 if page.objects else empty_pages + 1
-            if page.token in tokens or empty_pages > _MAX_EMPTY_PAGES:
-                raise BackendProtocolError(
-                    f"the listing of {prefix!r} in {self._url} is not believed: it has no end"
-                )
-            tokens.add(page.token)
-            last = root + page.objects[-1].key if page.objects else last
-            params.pop("StartAfter", None)
-            params["ContinuationToken"] = page.token
+        what = f"cannot list {prefix or 'all objects'} in {self._url}"
+        listing = Listing(self._page, self._bucket, root + prefix, what)
+        async with aclosing(listing.objects(root + after if after else "")) as found:
+            async for info in found:
+                yield replace(info, key=info.key[len(root) :])
 
     async def sync(self) -> None:
         self._check_open()  # an acknowledged put is durable
@@ -191,16 +176,15 @@ class S3Backend(Backend):
             self._closed = True
             await self._client.aclose()
 
-    async def _page(self, prefix: str, params: dict[str, Any]) -> Any:
+    async def _page(self, params: dict[str, Any]) -> Any:
         # A limit here and not around the listing: its caller may take its time between two keys.
+        shown = params["Prefix"][len(self._root) :] or "all objects"
+        params = {**params, **self._options.of_requests(*_SEEN)}
         try:
-            return await within(
-                _PAGE_LIMIT_S,
-                self._request("list_objects_v2", "cannot list", prefix or "all objects", params),
-            )
+            return await within(_PAGE_LIMIT_S, self._request("list_objects_v2", "cannot list", shown, params))
         except TimeUpError as exc:
             raise UnavailableError(
-                f"cannot list {prefix or 'all objects'} in {self._url}: no answer within {_PAGE_LIMIT_S:.0f} s"
+                f"cannot list {shown} in {self._url}: no answer within {_PAGE_LIMIT_S:.0f} s"
             ) from exc
 
     async def _request(self, operation: str, action: str, key: str, params: dict[str, Any]) -> Any:

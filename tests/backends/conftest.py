@@ -28,14 +28,12 @@ class Storage:
     """One storage for one test; every ``open`` gives another backend over the same objects.
 
     ``exact``: it knows of two who put one key with ``if_absent`` in one moment,
-    and tells the time of a put to the nanosecond. ``letters``: what its
-    listings are in the right order for. SeaweedFS sorts ``a/b`` before ``a-/b``.
+    and tells the time of a put to the nanosecond.
     """
 
     name: str
     open: Callable[[], AbstractAsyncContextManager[Backend]]
     exact: bool = True
-    letters: str = "ab.+~-_=0Z"
 
 
 def memory(tmp_path: Path, executor: Executor) -> Callable[[], AbstractAsyncContextManager[Backend]]:
@@ -95,9 +93,7 @@ def executor() -> Iterator[ThreadPoolExecutor]:
 @pytest.fixture(params=STORAGES)
 def storage(request: pytest.FixtureRequest, tmp_path: Path, executor: Executor) -> Storage:
     opener = STORAGES[request.param](tmp_path, executor)
-    if request.param == "s3":
-        return Storage(request.param, opener, exact=False, letters="ab~_=0Z")
-    return Storage(request.param, opener)
+    return Storage(request.param, opener, exact=request.param != "s3")
 
 
 @pytest.fixture(autouse=True)

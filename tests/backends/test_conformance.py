@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import time
 
 import pytest
@@ -188,8 +187,6 @@ def test_list_is_in_ascending_order_of_the_full_key(storage, run):
         "B/a",
         "ckptstore.json",
     ]
-    if "-" not in storage.letters:
-        names = [name for name in names if not re.match("a[+.-]", name)]
 
     async def scenario(backend):
         for key in random.Random(3).sample(names, len(names)):
@@ -199,7 +196,7 @@ def test_list_is_in_ascending_order_of_the_full_key(storage, run):
         assert await keys(backend, "a/") == ["a/b", "a/b.k", "a/b~c"]
         assert await keys(backend, "a/b.") == ["a/b.k"]
         assert await keys(backend, "a/b") == ["a/b", "a/b.k", "a/b~c"]
-        assert await keys(backend, "a0/b") == ["a0/b"]
+        assert await keys(backend, "a.b/c.x") == ["a.b/c.x"]
 
     over(storage, run, scenario)
 
@@ -207,9 +204,10 @@ def test_list_is_in_ascending_order_of_the_full_key(storage, run):
 @pytest.mark.parametrize("seed", range(3))
 def test_list_equals_a_sorted_dict(storage, run, seed):
     rng = random.Random(seed)
+    alphabet = "ab.+~-_=0Z"
 
     def part():
-        return "".join(rng.choice(storage.letters) for _ in range(rng.randint(1, 3))).replace(".", "x.x")
+        return "".join(rng.choice(alphabet) for _ in range(rng.randint(1, 3))).replace(".", "x.x")
 
     names = {f"{part()}/{part()}/{part()}" for _ in range(80)}
 
@@ -219,9 +217,7 @@ def test_list_equals_a_sorted_dict(storage, run, seed):
         await backend.sync()
         for _ in range(40):
             prefix = rng.choice(sorted(names))[: rng.randint(0, 8)]
-            after = rng.choice(["", *names])
-            if "-" in storage.letters:  # SeaweedFS takes the end of a name that is cut off for a directory
-                after = rng.choice([after, prefix, prefix + "~"])[: rng.randint(0, 10)]
+            after = rng.choice(["", *names, prefix, prefix + "~"])[: rng.randint(0, 10)]
             expected = sorted(key for key in names if key.startswith(prefix) and key > after)
             assert await keys(backend, prefix, after) == expected, (prefix, after)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import seaweed
 
 from ckptstore import AsyncCheckpointStore, Checkpoint, CheckpointStore, Manifest, StoreConfig
 
@@ -98,7 +99,10 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]
         door.close()
 
 
-@pytest.fixture(params=["memory", "local"])
+@pytest.fixture(params=["memory", "local", "s3"])
 def store(request: pytest.FixtureRequest, open_store: Open) -> Any:
     """A new, empty store."""
+    if request.param == "s3":
+        server = seaweed.server()
+        return open_store(server.new_url(), **server.options)
     return open_store("memory://" if request.param == "memory" else None)
