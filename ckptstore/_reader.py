@@ -10,7 +10,7 @@ from ckptstore._summaries import read_manifest
 from ckptstore._tasks import in_worker
 from ckptstore._upload import Engine
 from ckptstore.checkpoint import Manifest
-from ckptstore.errors import CheckpointNotFoundError, UntrustedPickleError
+from ckptstore.errors import CheckpointNotFoundError, ManifestCorruptError, UntrustedPickleError
 from ckptstore.manifest import ManifestSource
 from ckptstore.serializers import Registry, RestorePlan
 
@@ -38,10 +38,14 @@ async def load(
     download = Download(engine, manifest, table)
     plan = RestorePlan(names, limits=limits, registry=registry)
     while wanted := plan.wanted:
+        if unknown := wanted - positions.keys():
+            raise ManifestCorruptError(
+                f"manifest {source.key}: a graph refers to fields that are not there: {sorted(unknown)[:3]!r:.200}"
+            )
         graphs = await download.run(Wanted(name, 0) for name in sorted(wanted, key=positions.__getitem__))
         for key, graph in graphs.items():
             sizes = [buffer.nbytes for buffer in table.buffers[positions[key.field]][1:]]
-            plan.add_graph(key.field, bytes(graph), sizes)
+            await in_worker(engine.workers, plan.add_graph, key.field, bytes(graph), sizes)
     if plan.pickled and not trusted:
         raise _untrusted(manifest, sorted(plan.pickled), source)
     loaded = await download.run(Wanted(field, block + 1) for field, block in plan.blocks)

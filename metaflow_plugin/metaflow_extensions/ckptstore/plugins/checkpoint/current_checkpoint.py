@@ -222,7 +222,13 @@ class CurrentCheckpoint:
         ``fresh``: the newest that an earlier attempt of this very task wrote;
         ``eager``: the newest of this step and foreach branch in the namespace,
         of any run; ``none``: none. Those saved with ``latest=False`` never count.
+
+        A retry opens its line now, so that whatever it saves sorts above all that
+        its predecessor saves: Metaflow may have given that up while it still runs.
         """
+        if self._identity.attempt > 0:
+            with contextlib.suppress(StoreNotFoundError):
+                self._open(create=False).begin(self._identity.collection)
         if policy == "none" or (policy == "fresh" and self._identity.attempt == 0):
             return
         run = self._identity.run if policy == "fresh" else None
