@@ -36,6 +36,7 @@ class Saves:
         self._lines: dict[str, Line] = {}
         self._in_flight = asyncio.Lock()
         self._pending: list[PendingSave] = []
+        self._writing: asyncio.Task[Checkpoint] | None = None
 
     async def save(
         self, request: Request, values: dict[str, object], *, wait: bool
@@ -49,8 +50,9 @@ class Saves:
             return PendingSave(None, request.progress, request.collection)
         await self._in_flight.acquire()
         try:
+            self.raise_error()  # the save that this one waited for may have failed
             snapshot = await in_worker(self._engine.workers, self._snapshot, values, not wait)
-            task = asyncio.ensure_future(self._write(request, snapshot))
+            task = self._writing = asyncio.ensure_future(self._write(request, snapshot))
         except BaseException:
             self._release(captured=not wait)
             raise
@@ -90,16 +92,17 @@ class Saves:
         async with self._in_flight:
             return
 
-    async def finish(self, timeout_s: float) -> list[str]:
-        """Wait for background saves, cancel what takes too long, and name what was not committed."""
+    async def stop(self, timeout_s: float = 0.0) -> list[str]:
+        """Give what is in flight this long, cancel it, wait for its end, and name what was not committed.
+
+        A cancellation does not shorten it: no save outlives its store.
+        """
         running = [pending for pending in self._pending if not pending.done()]
-        if running:
-            await asyncio.wait(
-                [asyncio.ensure_future(pending.ended()) for pending in running], timeout=timeout_s
-            )
-        for pending in running:
-            pending.cancel()
-        await self.settled()
+        if self._writing is not None:
+            await wait_for_end(self._writing, timeout_s)
+            self._writing.cancel()
+            await wait_for_end(self._writing)
+        await wait_for_end(asyncio.ensure_future(self.settled()))
         return [pending.name for pending in running if pending.future.exception() is not None]
 
     def raise_error(self) -> None:
@@ -149,6 +152,7 @@ class Saves:
         self._in_flight.release()
 
     def _ended(self, task: asyncio.Task[Checkpoint], *, captured: bool) -> None:
+        self._writing = None
         self._release(captured=captured)
         if captured and not task.cancelled() and (error := task.exception()) is not None:
             _log.error("a background save failed: %s", error)

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from ckptstore.errors import StoreClosedError
+
 __all__ = ["WorkerPool"]
 
 R = TypeVar("R")
@@ -35,9 +37,9 @@ class WorkerPool(ThreadPoolExecutor):
             thread.start()
 
     def submit(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> Future[R]:
-        """Queue a job. Raises RuntimeError after ``shutdown``."""
+        """Queue a job. Raises StoreClosedError after ``shutdown``."""
         if self._stopped:
-            raise RuntimeError("the store's workers have been stopped")
+            raise StoreClosedError("the store was closed while this was under way")
         future: Future[R] = Future()
         self._jobs.put((future, fn, args, kwargs))
         return future

@@ -272,6 +272,7 @@ class AsyncCheckpointStore:
         self, collection: str | None = None, *, label: str | None = None, run: str | None = None
     ) -> AsyncGenerator[Checkpoint, None]:
         """Yield the checkpoints of one collection, or of all, newest first within each. Raises as ``latest``."""
+        self._check_open()
         check_run_and_label(run, label)
         if collection is not None:
             collection = check_collection(collection)
@@ -340,12 +341,17 @@ class AsyncCheckpointStore:
     async def aclose(self) -> None:
         """Wait for background saves, then let go of threads, files, memory and connections. Idempotent.
 
+        Cancelled while it waits, it cancels them, and lets go all the same.
+
         Raises what a background save failed with, if nobody has been told.
         """
         if self._closed:
             return
         try:
             await self._saves.idle()
+        except BaseException:
+            await self._saves.stop()
+            raise
         finally:
             self._closed = True
             self._saves.release_memory()
@@ -360,7 +366,7 @@ class AsyncCheckpointStore:
 
         For the end of a process: what fails is logged, not raised.
         """
-        unfinished = await self._saves.finish(self._engine.config.exit_timeout_s)
+        unfinished = await self._saves.stop(self._engine.config.exit_timeout_s)
         try:
             await self.aclose()
         except Exception as exc:  # noqa: BLE001  # the process ends: nobody is left to raise it to
