@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rig import CONFIG, Faulty, Storage, everything, is_values, nothing_is_left, values
+from rig import Faulty, Storage, everything, is_values, nothing_is_left, values
 
-from ckptstore import AsyncCheckpointStore, _commit, _writer
+from ckptstore import AsyncCheckpointStore, _commit
 from ckptstore._clock import Clock
 from ckptstore.backends.base import Backend, Buffer
 from ckptstore.backends.memory import MemoryBackend
@@ -21,7 +21,7 @@ from ckptstore.errors import (
     SaveExpiredError,
     UnavailableError,
 )
-from ckptstore.testing import Fault, RecordingBackend, SlowBackend
+from ckptstore.testing import Fault, RecordingBackend
 
 MANIFEST = "manifests/c/f"  # not the collection's marker
 MAX_SAVE_S = 43_200.0
@@ -330,91 +330,3 @@ def test_a_base_known_long_ago_is_looked_for_again_and_dropped_if_deleted(
         await store.aclose()
 
     asyncio.run(main())
-
-
-def slow_store(storage: Storage) -> Any:
-    async def opened() -> tuple[AsyncCheckpointStore, SlowBackend]:
-        backends: list[SlowBackend] = []
-
-        def wrap(inner: Backend) -> Backend:
-            backends.append(SlowBackend(inner))
-            return backends[0]
-
-        store = await storage.open(wrap, config=CONFIG)
-        await store.save("c", values(0))
-        return store, backends[0]
-
-    return opened()
-
-
-def test_a_background_save_cancelled_in_its_commit_ends_as_it_ends(storage: Storage) -> None:
-    async def main() -> None:
-        store, slow = await slow_store(storage)
-        gate = slow.gate("put", MANIFEST)
-        pending = await store.save("c", values(1), wait=False)
-        await gate.until_arrived()
-        pending.cancel()
-        pending.cancel()
-        gate.open()
-        try:
-            saved = await pending.committed
-            assert (await store.latest("c")).ref == saved.ref  # type: ignore[union-attr]
-            nothing_is_left(store)
-        finally:
-            await store.aclose()
-        assert await seeds(storage) == [1, 0]
-
-    asyncio.run(main())
-
-
-def test_a_save_cancelled_in_its_commit_is_finished_and_the_cancellation_goes_on(storage: Storage) -> None:
-    async def main() -> None:
-        store, slow = await slow_store(storage)
-        gate = slow.gate("put", MANIFEST)
-        task = asyncio.ensure_future(store.save("c", values(1)))
-        await gate.until_arrived()
-        task.cancel()
-        asyncio.get_running_loop().call_soon(gate.open)
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        nothing_is_left(store)
-        assert (await store.save("c", values(1))).sizes.new_bytes < 1000  # it reuses what was committed
-        await store.aclose()
-        assert await seeds(storage) == [1, 1, 0]
-
-    asyncio.run(main())
-
-
-def test_a_commit_given_up_after_the_grace_is_unknown_not_cancelled(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_writer, "_COMMIT_GRACE_S", 0.01)
-
-    async def main() -> None:
-        store, slow = await slow_store(storage)
-        chunks = len(storage.chunks())
-        gate = slow.gate("put", MANIFEST)
-        pending = await store.save("c", values(1), wait=False)
-        await gate.until_arrived()
-        pending.cancel()
-        with pytest.raises(CommitUnknownError, match="manifests/c/f"):
-            await pending.committed
-        gate.open()
-        nothing_is_left(store)
-        assert len(storage.chunks()) > chunks
-        await store.aclose()
-        assert await seeds(storage) == [0]
-
-    asyncio.run(main())
-
-
-def test_without_the_shield_a_cancelled_commit_is_seen_to_be_lost_but_nothing_is_torn(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def unshielded(awaitable: Awaitable[Any], grace_s: float) -> Any:
-        return await awaitable
-
-    monkeypatch.setattr(_writer, "shielded", unshielded)
-    with pytest.raises(CommitUnknownError):
-        test_a_background_save_cancelled_in_its_commit_ends_as_it_ends(storage)
-    assert asyncio.run(seeds(storage)) == [0]
