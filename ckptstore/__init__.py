@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ckptstore._outcome import PendingSave
     from ckptstore._pending import PendingSave as AsyncPendingSave
     from ckptstore._upload import Progress
+    from ckptstore.backends.base import Backend, ObjectInfo
     from ckptstore.checkpoint import Checkpoint, CheckpointRef, FieldInfo, LeafInfo, Manifest, Sizes
     from ckptstore.config import Limits, StoreConfig
     from ckptstore.errors import CheckpointStoreError
@@ -33,6 +34,7 @@ METAFLOW_PACKAGE_POLICY = "include"
 _HOMES = {
     "AsyncCheckpointStore": "ckptstore.store",
     "AsyncPendingSave": "ckptstore._pending:PendingSave",
+    "Backend": "ckptstore.backends.base",
     "Checkpoint": "ckptstore.checkpoint",
     "CheckpointRef": "ckptstore.checkpoint",
     "CheckpointStore": "ckptstore.sync",
@@ -41,6 +43,7 @@ _HOMES = {
     "LeafInfo": "ckptstore.checkpoint",
     "Limits": "ckptstore.config",
     "Manifest": "ckptstore.checkpoint",
+    "ObjectInfo": "ckptstore.backends.base",
     "PendingSave": "ckptstore._outcome",
     "Progress": "ckptstore._upload",
     "Registry": "ckptstore.serializers",
@@ -52,6 +55,7 @@ _HOMES = {
 __all__ = [
     "AsyncCheckpointStore",
     "AsyncPendingSave",
+    "Backend",
     "Checkpoint",
     "CheckpointRef",
     "CheckpointStore",
@@ -60,6 +64,7 @@ __all__ = [
     "LeafInfo",
     "Limits",
     "Manifest",
+    "ObjectInfo",
     "PendingSave",
     "Progress",
     "Registry",

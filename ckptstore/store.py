@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Literal, overload
@@ -44,6 +45,9 @@ _log = logging.getLogger("ckptstore")
 
 What = Checkpoint | CheckpointRef | Mapping[str, str] | str
 
+BackendFactory = Callable[[Executor], Awaitable[Backend]]
+"""Given an executor for blocking calls, gives an open backend; called on the store's loop."""
+
 
 class AsyncCheckpointStore:
     """Checkpoints of arbitrary Python state, in one place, for one event loop.
@@ -67,14 +71,17 @@ class AsyncCheckpointStore:
     @classmethod
     async def open(
         cls,
-        url: str,
+        url: str | BackendFactory,
         *,
         config: StoreConfig | None = None,
         create: bool = True,
         registry: Registry | None = None,
         **backend_options: object,
     ) -> AsyncCheckpointStore:
-        """Open the store at ``url``: a path, ``file:///path`` or ``memory://``.
+        """Open the store at ``url``: a path, ``file:///path``, ``memory://`` or ``s3://bucket/prefix``.
+
+        For a storage of your own it is a function that is given an executor for blocking
+        calls and returns, when awaited, an open ``Backend``; the store closes it.
 
         ``create``: make the store if there is none. ``registry`` holds the
         serializers of your own types.
@@ -85,9 +92,14 @@ class AsyncCheckpointStore:
         config = config or StoreConfig()
         workers = WorkerPool(config.encode_workers + 1)
         try:
-            backend = await open_backend(
-                url, config=config, executor=workers, create=create, **backend_options
-            )
+            if not callable(url):
+                backend = await open_backend(
+                    url, config=config, executor=workers, create=create, **backend_options
+                )
+            elif backend_options:
+                raise ConfigError("options go with a URL: give those of your own backend to its function")
+            else:
+                backend = await url(workers)
             return await cls._over(backend, workers, config, create=create, registry=registry)
         except BaseException:
             workers.shutdown(wait=False)

@@ -13,7 +13,7 @@ from ckptstore._outcome import PendingSave
 from ckptstore.checkpoint import Checkpoint, CheckpointRef, Manifest
 from ckptstore.config import StoreConfig
 from ckptstore.serializers import Registry
-from ckptstore.store import AsyncCheckpointStore, What
+from ckptstore.store import AsyncCheckpointStore, BackendFactory, What
 
 __all__ = ["CheckpointStore"]
 
@@ -37,7 +37,7 @@ class CheckpointStore:
     @classmethod
     def open(
         cls,
-        url: str,
+        url: str | BackendFactory,
         *,
         config: StoreConfig | None = None,
         create: bool = True,
