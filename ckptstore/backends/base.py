@@ -16,9 +16,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-__all__ = ["Backend", "Buffer", "ObjectInfo"]
+__all__ = ["Backend", "Buffer", "ObjectInfo", "Verdict"]
+
+Verdict = Literal["ok", "problem", "unknown"]
+"""What a check of a storage comes to."""
 
 Buffer = bytes | bytearray | memoryview
 """Contiguous bytes. A memoryview has format ``B`` and one dimension."""
@@ -115,6 +118,12 @@ class Backend(ABC):
     @abstractmethod
     async def sync(self) -> None:
         """Make every staged put that was acknowledged durable, or raise BackendError."""
+
+    async def examine(self) -> AsyncGenerator[tuple[str, Verdict, str], None]:
+        """Yield what else ``ckptstore doctor`` should know of this kind of storage: check, verdict, detail."""
+        none: tuple[tuple[str, Verdict, str], ...] = ()
+        for finding in none:
+            yield finding
 
     @abstractmethod
     async def aclose(self) -> None:

@@ -17,11 +17,13 @@ FLOORS = (
     ("config", "_budget", "_chunking", "_clock", "_memory", "_msgpack", "_tasks", "_workers"),
     ("_keys", "_schema", "_metadata", "backends.base", "backends", "serializers", "codecs"),
     ("checkpoint", "_table", "_summary", "manifest", "_loop"),
-    ("testing", "_listing", "_snapshot", "_upload", "_commit", "_summaries", "_download"),
+    ("testing", "doctor", "_listing", "_snapshot", "_upload", "_commit", "_summaries", "_download"),
     ("_line", "_marker", "_edit", "_writer", "_reader", "_pending", "_saves"),
     ("store",),
     ("_outcome", "sync"),
     ("ckptstore",),
+    ("cli",),
+    ("__main__",),
 )
 ORDER = {name: (floor, place) for floor, names in enumerate(FLOORS) for place, name in enumerate(names)}
 
