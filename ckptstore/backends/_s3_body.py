@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
-from collections.abc import AsyncIterator
 from typing import Any
+
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
 
 from ckptstore.backends.base import Buffer
 from ckptstore.errors import UnavailableError
@@ -14,17 +17,20 @@ __all__ = ["SlicedBody", "raw_response", "read_body"]
 _SLICE_BYTES = 1 << 20
 
 
-class SlicedBody:
+class SlicedBody(Payload):
     """The body of a put, sent in slices of the caller's memory.
 
-    botocore asks for ``read``, ``seek``, ``tell`` and a length; aiohttp refuses
-    a memoryview but takes an asynchronous iterator of them. It must not be an
-    ``io.IOBase``, which aiohttp would read in a thread.
+    botocore asks for ``read``, ``seek``, ``tell`` and a length; aiohttp takes a
+    payload as it is, where it would refuse a memoryview, and read a file in a
+    thread.
     """
 
     def __init__(self, data: Buffer) -> None:
+        super().__init__(None)
         self._view = memoryview(data)
         self._position = 0
+        self._transport: asyncio.WriteTransport | None = None
+        self._sent = False
 
     def __len__(self) -> int:
         return len(self._view)
@@ -46,13 +52,28 @@ class SlicedBody:
         """Return the position of the next ``read``."""
         return self._position
 
-    def release(self) -> None:
-        """Let go of the caller's memory: what has not been sent by now never is."""
-        self._view.release()
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Refuse: it is not text. aiohttp asks for this only to show it."""
+        raise TypeError("the body of a put is not text")
 
-    async def __aiter__(self) -> AsyncIterator[memoryview]:
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Send all of it."""
+        self._sent = False
+        self._transport = getattr(writer, "transport", None)
         for start in range(0, len(self._view), _SLICE_BYTES):
-            yield self._view[start : start + _SLICE_BYTES]
+            await writer.write(self._view[start : start + _SLICE_BYTES])
+        self._sent = True
+
+    def release(self) -> None:
+        """Let go of the caller's memory: what has not been sent by now never is.
+
+        A connection that is closed would go on sending what it has, for as long
+        as the server takes; it is cut instead.
+        """
+        self._view.release()
+        transport, self._transport = self._transport, None
+        if transport is not None and (not self._sent or transport.is_closing()):
+            transport.abort()
 
 
 def raw_response(body: Any) -> Any:

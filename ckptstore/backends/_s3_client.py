@@ -61,6 +61,8 @@ class S3Client:
             await self.aclose()
             raise
         self.api.meta.events.register("request-created.s3.PutObject", _expect_nothing)
+        if ".amazonaws." not in self.endpoint_url:
+            self.api.meta.events.register("before-call.s3", _stay_here)
         if self.endpoint_url.startswith("http://") and not is_loopback(self.endpoint_url):
             _log.warning(
                 "the S3 endpoint %s is plain http: data and requests can be read and changed on their way",
@@ -133,6 +135,11 @@ def _expect_nothing(request: Any, **_: Any) -> None:
     """Send the body at once: aiohttp would wait for ever where a server knows no 100-continue."""
     if "Expect" in request.headers:
         del request.headers["Expect"]
+
+
+def _stay_here(params: Any, **_: Any) -> None:
+    """Tell botocore that it has been redirected already, so that it does not look for the bucket's AWS region."""
+    params["context"].setdefault("s3_redirect", {})["redirected"] = True
 
 
 def _load_models(session: Any) -> None:

@@ -131,7 +131,7 @@ def translated(exc: BaseException, action: str, key: str, url: str, *, reached: 
     what = f"{action} {key} in {url}" if key else f"{action} {url}"
     if isinstance(exc, boto.ClientError):
         return _refused(exc, what, key, url, reached)
-    if isinstance(exc, ResponseParserError):
+    if isinstance(exc, (ResponseParserError, KeyError)):  # KeyError: a listing whose objects have no key
         return BackendProtocolError(f"{what}: the answer is not one of S3's", transient=True)
     if isinstance(exc, _CREDENTIAL_ERRORS):
         return CredentialsError(

@@ -150,9 +150,10 @@ class S3Backend(Backend):
         try:
             answer = await self._request("head_object", "cannot read", key, params)
         except CheckpointStoreError as exc:
-            if is_unexplained(exc.__cause__ or exc):
-                await self.get(key, length=1)
-            raise
+            if not is_unexplained(exc.__cause__ or exc):
+                raise
+            await self.get(key, length=1)
+            raise UnavailableError(f"{exc}; a moment later it was not refused") from exc
         return object_info(key, answer, f"cannot read {key} in {self._url}")
 
     async def delete(self, key: str) -> None:
