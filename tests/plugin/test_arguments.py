@@ -45,10 +45,3 @@ def test_with_on_the_command_line_reaches_the_tasks(run_command, policy):
     expected = "eager" if policy == "eager" else "none"
     assert f"policy {expected}, background True, include ('state',)" in ended.stdout
     assert "line WithCheckpointFlow/start/user:ada/_" in ended.stdout
-
-
-def test_another_datastore_is_refused_before_the_run_starts(run_command):
-    ended = run_command(str(FLOWS / "arguments.py"), "--no-pylint", "--datastore=spin", "run", ARGUMENTS="{}")
-    assert ended.returncode != 0
-    assert "local datastore in this release" in ended.stdout
-    assert "Task is starting" not in ended.stdout

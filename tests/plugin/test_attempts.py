@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from metaflow.plugins.datastores.local_storage import LocalStorage
 from metaflow_extensions.ckptstore.plugins.checkpoint.current_checkpoint import CurrentCheckpoint
 from metaflow_extensions.ckptstore.plugins.checkpoint.options import DEFAULTS, parse_options
+from metaflow_extensions.ckptstore.plugins.checkpoint.place import Place
 from metaflow_extensions.ckptstore.plugins.checkpoint.scope import TaskIdentity
 
 
@@ -28,7 +30,7 @@ def attempt(number: int, root: Path, **state: Any) -> CurrentCheckpoint:
         flow,
         identity=TaskIdentity("Flow", "1", "train", "2", number, "user:ada", "_"),
         options=parse_options(DEFAULTS),
-        store_url=str(root / "store"),
+        place=Place(LocalStorage(str(root)), log=lambda message: None),
         log=lambda message: None,
     )
     checkpoint.find("fresh")

@@ -17,7 +17,9 @@ from .artifact import CheckpointArtifact, parse_key
 from .errors import CheckpointArgumentError, CheckpointException
 from .flow_state import FlowState
 from .options import Options
+from .place import Place
 from .scope import NO_INDEX, TaskIdentity, parse_pathspec
+from .stores import Stores
 
 __all__ = ["DEFAULT_NAME", "CurrentCheckpoint"]
 
@@ -48,15 +50,14 @@ class CurrentCheckpoint:
         *,
         identity: TaskIdentity,
         options: Options,
-        store_url: str,
+        place: Place,
         log: Callable[[str], None],
     ) -> None:
         self._identity = identity
         self._background = options.background
-        self._store_url = store_url
+        self._stores = Stores(place, log)
         self._log = log
         self._state = FlowState(flow, include=options.include, exclude=options.exclude, warn=log)
-        self._store: ckptstore.CheckpointStore | None = None
         self._flights: list[_Flight] = []
         self._info: CheckpointArtifact | None = None
         self._parent: ckptstore.CheckpointRef | None = None
@@ -117,7 +118,7 @@ class CurrentCheckpoint:
             return self._save_in_background(name, request)
         started = time.perf_counter()
         with _attribute_paths():
-            saved = self._open(create=True).save(**request, wait=True)
+            saved = self._stores.own(create=True).save(**request, wait=True)
         artifact = self._artifact(saved)
         self._log(_saved(artifact, f"{time.perf_counter() - started:.2f} s"))
         return artifact
@@ -135,8 +136,7 @@ class CurrentCheckpoint:
         errors if the checkpoint is gone or damaged. ``self`` is untouched then.
         """
         self._settle()
-        ref = self._ref(reference)
-        store = self._open(create=False)
+        store, ref = self._find(reference)
         started = time.perf_counter()
         checkpoint = store.inspect(ref).checkpoint
         self._state.check_restorable(checkpoint.fields)
@@ -156,7 +156,8 @@ class CurrentCheckpoint:
         and bytes). Raises as ``load`` does.
         """
         self._settle()
-        manifest = self._open(create=False).inspect(self._ref(reference))
+        store, ref = self._find(reference)
+        manifest = store.inspect(ref)
         return {
             "version": MANIFEST_VERSION,
             "fields": {
@@ -203,18 +204,13 @@ class CurrentCheckpoint:
         if task is not None and full_namespace:
             raise CheckpointArgumentError("task and full_namespace are mutually exclusive.")
         self._settle()
-        found: Iterable[ckptstore.Checkpoint]
-        if full_namespace:
-            found = self._list(self._identity.collection, label=name)
-        elif task is None:
-            found = self._list(self._identity.collection, label=name, run=self._identity.run)
+        if task is not None:
+            artifacts = self._list_task(task, name)
         else:
-            found = self._list_task(task, name)
-        return [
-            self._artifact(checkpoint)
-            for checkpoint in found
-            if attempt is None or checkpoint.attributes.get("attempt") == attempt
-        ]
+            run = None if full_namespace else self._identity.run
+            found = self._stores.list_own(self._identity.collection, label=name, run=run)
+            artifacts = [self._artifact(checkpoint) for checkpoint in found]
+        return [artifact for artifact in artifacts if attempt is None or artifact.attempt == attempt]
 
     def find(self, policy: str) -> None:
         """Look for the checkpoint that this attempt starts from; the decorator calls it once.
@@ -228,13 +224,13 @@ class CurrentCheckpoint:
         """
         if self._identity.attempt > 0:
             with contextlib.suppress(StoreNotFoundError):
-                self._open(create=False).begin(self._identity.collection)
+                self._stores.own(create=False).begin(self._identity.collection)
         if policy == "none" or (policy == "fresh" and self._identity.attempt == 0):
             return
         run = self._identity.run if policy == "fresh" else None
         found = (
             checkpoint
-            for checkpoint in self._list(self._identity.collection, run=run)
+            for checkpoint in self._stores.list_own(self._identity.collection, run=run)
             if checkpoint.attributes.get("latest") is True
         )
         newest = next(found, None)
@@ -253,9 +249,7 @@ class CurrentCheckpoint:
         try:
             self._settle()
         finally:
-            store, self._store = self._store, None
-            if store is not None:
-                store.close()
+            self._stores.close()
 
     def close_after_error(self) -> None:
         """Close while an exception is on its way: what fails is told on the log and hides nothing."""
@@ -278,13 +272,13 @@ class CurrentCheckpoint:
     def _save_in_background(self, name: str, request: dict[str, Any]) -> CheckpointArtifact:
         started = time.perf_counter()
         with _attribute_paths():
-            pending = self._open(create=True).save(**request, wait=False)
+            pending = self._stores.own(create=True).save(**request, wait=False)
         artifact = CheckpointArtifact(
             {
                 "name": name,
                 "pathspec": self._identity.pathspec,
                 "attempt": self._identity.attempt,
-                "store_url": self._store_url,
+                "store_url": self._stores.url,
             },
             commit=pending.result,
             inspect=self.inspect,
@@ -313,53 +307,48 @@ class CurrentCheckpoint:
             self._flights.pop(0)
         return errors
 
-    def _open(self, *, create: bool) -> ckptstore.CheckpointStore:
-        if self._store is None:
-            self._store = ckptstore.CheckpointStore.open(self._store_url, create=create)
-        return self._store
+    def _artifact(self, checkpoint: ckptstore.Checkpoint, store_url: str | None = None) -> CheckpointArtifact:
+        return CheckpointArtifact.from_checkpoint(
+            checkpoint, store_url=store_url or self._stores.url, inspect=self.inspect
+        )
 
-    def _artifact(self, checkpoint: ckptstore.Checkpoint) -> CheckpointArtifact:
-        return CheckpointArtifact.from_checkpoint(checkpoint, store_url=self._store_url, inspect=self.inspect)
-
-    def _ref(self, reference: Reference | None) -> ckptstore.CheckpointRef:
+    def _find(self, reference: Reference | None) -> tuple[ckptstore.CheckpointStore, ckptstore.CheckpointRef]:
         if reference is None:
             if self._info is None:
                 raise CheckpointException(
                     "no checkpoint was found when this task started (current.checkpoint.is_loaded is "
                     "False). Give one: an artifact, its dict or its key, from current.checkpoint.list()."
                 )
-            return self._info.ref
+            reference = self._info
         if isinstance(reference, str):
-            return parse_key(reference, self._open(create=False).store_id)
-        return CheckpointArtifact.hydrate(reference).ref
+            store = self._stores.own(create=False)
+            return store, parse_key(reference, store.store_id)
+        artifact = CheckpointArtifact.hydrate(reference)
+        return self._stores.holding(artifact), artifact.ref
 
     def _described(self, artifact: CheckpointArtifact) -> str:
         task = "" if artifact.pathspec == self._identity.pathspec else f"{artifact.pathspec}, "
         return f"{artifact.name!r} of {task}attempt {artifact.attempt} ({_size(artifact.size)})"
 
-    def _list(
-        self, collection: str | None, *, label: str | None = None, run: str | None = None
-    ) -> Iterator[ckptstore.Checkpoint]:
-        try:
-            store = self._open(create=False)
-        except StoreNotFoundError:
-            return iter(())
-        return store.list(collection, label=label, run=run)
-
-    def _list_task(self, task: object, name: str | None) -> Iterable[ckptstore.Checkpoint]:
+    def _list_task(self, task: object, name: str | None) -> Iterable[CheckpointArtifact]:
         flow, run_id, step, task_id = parse_pathspec(task)
         pathspec = "/".join((flow, run_id, step, task_id))
         run = f"{run_id}/{task_id}"
         likely = f"{flow}/{step}/{self._identity.scope}/{NO_INDEX}"
-        found = list(self._list(likely, label=name, run=run))
-        if not found:
-            # A task of a foreach or of somebody else: the store's keys tell, at the price of a full listing.
-            found = [
-                checkpoint
-                for checkpoint in self._list(None, label=name, run=run)
-                if checkpoint.attributes.get("pathspec") == pathspec
-            ]
-        return found
+        found = list(self._stores.list_own(likely, label=name, run=run))
+        # A task of a foreach or of somebody else: the store's keys tell, at the price of a full listing.
+        found = found or _of(pathspec, self._stores.list_own(None, label=name, run=run))
+        if found:
+            return [self._artifact(checkpoint) for checkpoint in found]
+        elsewhere = self._stores.of_task(task)
+        if elsewhere is None:
+            return []
+        store, url = elsewhere
+        return [self._artifact(one, url) for one in _of(pathspec, store.list(label=name, run=run))]
+
+
+def _of(pathspec: str, found: Iterable[ckptstore.Checkpoint]) -> list[ckptstore.Checkpoint]:
+    return [checkpoint for checkpoint in found if checkpoint.attributes.get("pathspec") == pathspec]
 
 
 @contextlib.contextmanager

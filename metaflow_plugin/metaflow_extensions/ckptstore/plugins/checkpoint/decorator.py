@@ -15,16 +15,13 @@ from metaflow.metaflow_current import current
 import ckptstore  # noqa: F401
 
 from .current_checkpoint import CurrentCheckpoint
-from .errors import CheckpointException
 from .flow_state import refuse_fixed_names
 from .options import DEFAULTS, Options, parse_options
+from .place import Place
+from .requirements import add_requirements, check_installed
 from .scope import TaskIdentity, index_path, namespace_scope
 
 __all__ = ["CheckpointDecorator"]
-
-# Beside the flows' folders. No flow can have this name, and the folder has none of the
-# files by which Metaflow's local metadata provider knows a flow.
-STORE_FOLDER = "mf.ckptstore"
 
 
 class CheckpointDecorator(StepDecorator):
@@ -83,7 +80,6 @@ class CheckpointDecorator(StepDecorator):
 
     _options: Options
     _logger: Callable[..., None]
-    _datastore_type: str
     _checkpoint: CurrentCheckpoint | None = None
 
     def init(self) -> None:
@@ -102,11 +98,8 @@ class CheckpointDecorator(StepDecorator):
         logger: Callable[..., None],
     ) -> None:
         self._logger = logger
-        self._datastore_type = flow_datastore.TYPE if flow_datastore else "local"
+        add_requirements(decorators, flow, flow_datastore.TYPE if flow_datastore else "local")
         refuse_fixed_names(flow, self._options.include or ())
-
-    def runtime_init(self, flow: FlowSpec, graph: Any, package: Any, run_id: str) -> None:
-        _require_local(self._datastore_type)
 
     def task_pre_step(
         self,
@@ -122,7 +115,7 @@ class CheckpointDecorator(StepDecorator):
         ubf_context: Any,
         inputs: Any,
     ) -> None:
-        _require_local(task_datastore.TYPE)
+        check_installed(step_name, task_datastore.TYPE)
         identity = TaskIdentity(
             flow=flow.name,
             run_id=run_id,
@@ -136,7 +129,7 @@ class CheckpointDecorator(StepDecorator):
             flow,
             identity=identity,
             options=self._options,
-            store_url=f"{task_datastore._storage_impl.datastore_root}/{STORE_FOLDER}",
+            place=Place(task_datastore._storage_impl, self._log),
             log=self._log,
         )
         current._update_env({"checkpoint": self._checkpoint})  # type: ignore[no-untyped-call]  # Metaflow's
@@ -183,11 +176,3 @@ class CheckpointDecorator(StepDecorator):
 
     def _log(self, message: str) -> None:
         self._logger(f"[@checkpoint] {message}", timestamp=False)
-
-
-def _require_local(datastore_type: str) -> None:
-    if datastore_type != "local":
-        raise CheckpointException(
-            f"@checkpoint works on Metaflow's local datastore in this release, this run is on "
-            f"{datastore_type!r}. Run it with --datastore=local, or take @checkpoint off."
-        )

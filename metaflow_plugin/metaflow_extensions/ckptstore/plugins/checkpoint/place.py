@@ -1,0 +1,115 @@
+"""Where the checkpoints of a task are: in the datastore of its run, beside the flows."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any
+from urllib.parse import quote
+
+from metaflow.exception import MetaflowException
+
+import ckptstore
+
+from .datastore_backend import DatastoreBackend
+from .errors import CheckpointException
+from .s3_client import has_aiobotocore, s3_options
+
+__all__ = ["STORE_FOLDER", "Place", "place_of_task"]
+
+# Beside the flows' folders. No flow can have this name, and the folder has none of the
+# files by which Metaflow's local metadata provider knows a flow.
+STORE_FOLDER = "mf.ckptstore"
+
+_BLOCKING_WORKERS = 8
+"""Threads of a store whose requests block: each holds one for as long as the storage takes."""
+
+
+class Place:
+    """The folder for checkpoints in one datastore, given one of Metaflow's DataStoreStorage objects.
+
+    A local datastore is a local store, an S3 one an S3 store with a client
+    configured as Metaflow's. Everything else, and S3 where aiobotocore is not
+    installed, is reached through Metaflow's own code.
+    """
+
+    def __init__(self, storage: Any, log: Callable[[str], None]) -> None:
+        self._storage = storage
+        self._log = log
+        root = str(storage.datastore_root).rstrip("/")
+        self.url: str
+        """For people, and to tell two places apart."""
+        if storage.TYPE == "local":
+            self.url = f"{os.path.abspath(root)}/{STORE_FOLDER}"
+        elif "://" in root:
+            self.url = f"{root}/{STORE_FOLDER}"
+        else:
+            self.url = f"{storage.TYPE}:{root}/{STORE_FOLDER}"
+
+    def open(self, *, create: bool) -> ckptstore.CheckpointStore:
+        """Open the store; ``create``: make it if there is none. Raises what CheckpointStore.open raises."""
+        if self._storage.TYPE == "local":
+            return ckptstore.CheckpointStore.open(self.url, create=create)
+        if self._storage.TYPE == "s3":
+            if has_aiobotocore():
+                scheme, _, path = self.url.partition("://")
+                return ckptstore.CheckpointStore.open(
+                    f"{scheme}://{quote(path)}", create=create, **s3_options(_client(self._storage))
+                )
+            self._log(
+                "aiobotocore is not installed here: checkpoints go through Metaflow's own S3 client, which is "
+                'slower; python -m pip install "ckptstore[s3]"'
+            )
+        config = ckptstore.StoreConfig(encode_workers=_BLOCKING_WORKERS)
+        return ckptstore.CheckpointStore.open(
+            functools.partial(_backend, self._storage), create=create, config=config
+        )
+
+
+def place_of_task(task: object, log: Callable[[str], None]) -> Place | None:
+    """Return the place of a task's checkpoints by what its metadata says; None if there is no such task.
+
+    ``task`` is a Metaflow Task or a pathspec. Raises CheckpointException if its
+    datastore is of a kind that is not installed here.
+    """
+    from metaflow.client.core import Task
+    from metaflow.exception import MetaflowNotFound
+    from metaflow.plugins import DATASTORES
+
+    if isinstance(task, str):
+        try:
+            task = Task(task, _namespace_check=False)
+        except MetaflowNotFound:
+            return None
+    noted = getattr(task, "metadata_dict", {})
+    kind, root = noted.get("ds-type"), noted.get("ds-root")
+    if not kind or not root:
+        return None
+    storage = next((found for found in DATASTORES if kind == found.TYPE), None)
+    if storage is None:
+        raise CheckpointException(
+            f"the checkpoints of {getattr(task, 'pathspec', task)} are in a {kind!r} datastore, which is not "
+            "installed here."
+        )
+    try:
+        return Place(storage(root), log)
+    except MetaflowException as error:  # its client is not installed
+        raise CheckpointException(
+            f"the checkpoints of {getattr(task, 'pathspec', task)} are in {root}, which cannot be opened "
+            f"here: {error}"
+        ) from error
+
+
+async def _backend(storage: Any, executor: Executor) -> DatastoreBackend:
+    return DatastoreBackend(storage, STORE_FOLDER, executor)
+
+
+def _client(storage: Any) -> Any:
+    holder = getattr(storage, "s3_client", None)
+    if holder is not None:
+        return holder.client
+    from metaflow.plugins.datatools.s3.s3util import get_s3_client
+
+    return get_s3_client()[0]  # type: ignore[no-untyped-call]  # Metaflow's
