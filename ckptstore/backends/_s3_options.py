@@ -97,7 +97,7 @@ class S3Options:
             _check_text("storage_class", self.storage_class, "[A-Z][A-Z0-9_]*", "a name such as STANDARD_IA")
             if self.storage_class in _ARCHIVES:
                 raise ConfigError(
-                    f"the storage class {self.storage_class} cannot be read without a restore; "
+                    f"the storage_class {self.storage_class} cannot be read without a restore; "
                     "use GLACIER_IR, or a lifecycle rule of your own for what you never load"
                 )
         if type(self.request_payer) is not bool:
