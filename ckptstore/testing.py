@@ -13,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import builtins
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from ckptstore.backends.base import Backend, Buffer, ObjectInfo
@@ -280,10 +280,12 @@ class Request:
     start: int = 0
     length: int | None = None
     staged: bool = False
+    failed: bool = False
+    """It raised, whatever: also that there is no such object."""
 
 
 class RecordingBackend(Backend):
-    """Keeps a list of the ``requests`` that succeeded, in the order of their ends."""
+    """Keeps a list of all ``requests``, in the order of their ends (a listing: of its beginning)."""
 
     def __init__(self, inner: Backend) -> None:
         self.inner = inner
@@ -299,25 +301,40 @@ class RecordingBackend(Backend):
         return self.inner.url
 
     async def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
-        data = await self.inner.get(key, start=start, length=length)
-        self.requests.append(Request("get", key, len(data), start, length))
-        return data
+        with self._noted(Request("get", key, 0, start, length)) as note:
+            data = await self.inner.get(key, start=start, length=length)
+            note(len(data))
+            return data
 
     async def put(
         self, key: str, data: Buffer, *, staged: bool = False, if_absent: bool = False
     ) -> ObjectInfo:
-        info = await self.inner.put(key, data, staged=staged, if_absent=if_absent)
-        self.requests.append(Request("put", key, len(data), staged=staged))
-        return info
+        with self._noted(Request("put", key, len(data), staged=staged)):
+            return await self.inner.put(key, data, staged=staged, if_absent=if_absent)
 
     async def head(self, key: str) -> ObjectInfo:
-        info = await self.inner.head(key)
-        self.requests.append(Request("head", key))
-        return info
+        with self._noted(Request("head", key)):
+            return await self.inner.head(key)
 
     async def delete(self, key: str) -> None:
-        await self.inner.delete(key)
-        self.requests.append(Request("delete", key))
+        with self._noted(Request("delete", key)):
+            await self.inner.delete(key)
+
+    @contextmanager
+    def _noted(self, request: Request) -> Iterator[Callable[[int], None]]:
+        """Note the request at its end, whatever that is; the yielded function tells the bytes it gave."""
+        nbytes = request.nbytes
+        failed = True
+
+        def tell(got: int) -> None:
+            nonlocal nbytes
+            nbytes = got
+
+        try:
+            yield tell
+            failed = False
+        finally:
+            self.requests.append(replace(request, nbytes=nbytes, failed=failed))
 
     async def list(self, prefix: str, *, after: str = "") -> AsyncGenerator[ObjectInfo, None]:
         """List as the inner backend does, and note it when it begins."""
@@ -327,8 +344,8 @@ class RecordingBackend(Backend):
                 yield info
 
     async def sync(self) -> None:
-        await self.inner.sync()
-        self.requests.append(Request("sync", ""))
+        with self._noted(Request("sync", "")):
+            await self.inner.sync()
 
     async def aclose(self) -> None:
         await self.inner.aclose()

@@ -149,7 +149,7 @@ def test_a_gate_can_be_opened_from_another_thread(run):
         gate.wait_arrived(2, timeout_s=0.01)
 
 
-def test_a_recording_lists_what_succeeded(run):
+def test_a_recording_lists_every_request_and_which_failed(run):
     async def main():
         backend = RecordingBackend(MemoryBackend())
         await everything(backend)
@@ -164,6 +164,7 @@ def test_a_recording_lists_what_succeeded(run):
             Request("head", "a/1"),
             Request("list", ""),
             Request("delete", "a/1"),
+            Request("get", "a/1", 0, failed=True),
             Request("get", "a/2", 2, 1, 9),
         ]
         assert backend.of("put", "a/2") == [Request("put", "a/2", 3, staged=True)]
