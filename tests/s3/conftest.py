@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import seaweed
 from chaos import ChaosProxy
+from s3_rig import DATA, over
 
 from ckptstore.backends._s3_options import S3Options
 from ckptstore.backends.base import Backend
@@ -61,6 +62,12 @@ def opened(server: seaweed.Server, proxy: ChaosProxy) -> Opener:
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     return opener
+
+
+@pytest.fixture
+def stored(opened, run):
+    """An object under ``a/b``, put without faults."""
+    over(opened, run, lambda backend: backend.put("a/b", DATA))
 
 
 async def no_pause(_: float) -> None:
