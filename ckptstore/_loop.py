@@ -8,6 +8,8 @@ in flight finish when the interpreter ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -17,6 +19,8 @@ from typing import Any, TypeVar
 from ckptstore.errors import ForkedProcessError, StoreClosedError, WrongThreadError
 
 __all__ = ["LoopThread"]
+
+_log = logging.getLogger("ckptstore")
 
 T = TypeVar("T")
 
@@ -32,8 +36,10 @@ class LoopThread:
         self._pid = os.getpid()
         self._at_exit = at_exit
         self._stopped = False
+        # Nothing is put on the loop once its end is; reentrant for a signal's handler that calls us.
+        self._lock = threading.RLock()
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="ckptstore-loop")
+        self._thread = threading.Thread(target=self._run, daemon=True, name="ckptstore-loop")
         self._thread.start()
         _exit_watch.add(self)
 
@@ -51,20 +57,38 @@ class LoopThread:
             coroutine.close()
             raise
         done: Future[T] = Future()
-        started: Future[asyncio.Task[T]] = Future()
+        task: asyncio.Task[T] | None = None
 
         def start() -> None:
+            nonlocal task
             task = self._loop.create_task(coroutine)
             task.add_done_callback(lambda ended: _copy_outcome(ended, done))
-            started.set_result(task)
 
-        self._loop.call_soon_threadsafe(start)
+        def give_up() -> None:
+            if task is not None:
+                task.cancel()
+            else:  # interrupted before it was on its way
+                coroutine.close()
+                done.set_exception(asyncio.CancelledError())
+
         try:
+            self._schedule(start)
             return done.result()
+        except StoreClosedError:
+            coroutine.close()  # no more than a word if it has run
+            raise
+        except asyncio.CancelledError:
+            if self._stopped:
+                raise StoreClosedError("the store was closed while this was under way") from None
+            raise
         except BaseException:
             if not done.done():
-                self._loop.call_soon_threadsafe(lambda: started.result().cancel())
-                _wait_whatever_comes(done)
+                try:
+                    self._schedule(give_up)
+                except StoreClosedError:  # the loop's end cancels it
+                    self._thread.join()
+                else:
+                    _wait_whatever_comes(done)
             raise
 
     def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
@@ -88,8 +112,9 @@ class LoopThread:
 
     def call_soon(self, function: Callable[[], object]) -> None:
         """Run ``function`` on the loop soon; does nothing when the loop is stopped or the parent's."""
-        if not self._stopped and os.getpid() == self._pid:
-            self._loop.call_soon_threadsafe(function)
+        if os.getpid() == self._pid:
+            with contextlib.suppress(StoreClosedError):
+                self._schedule(function)
 
     def check(self) -> None:
         """Raise if a blocking call from here cannot work."""
@@ -107,16 +132,39 @@ class LoopThread:
 
     def stop(self) -> None:
         """End the loop and its thread. Idempotent; in a forked child it only forgets them."""
-        if self._stopped:
-            return
-        self._stopped = True
-        _exit_watch.remove(self)
         if os.getpid() != self._pid:
+            self._stopped = True
             return
-        asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        if threading.current_thread() is self._thread:
+            return  # whoever calls from there has been told by ``check``
+        with self._lock:
+            if not self._stopped:
+                self._stopped = True
+                self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._end()))
+        _exit_watch.remove(self)
         self._thread.join()
-        self._loop.close()
+
+    def _schedule(self, function: Callable[[], object]) -> None:
+        with self._lock:
+            if self._stopped:
+                raise StoreClosedError("the store is closed")
+            self._loop.call_soon_threadsafe(function)
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+
+    async def _end(self) -> None:
+        """End what other threads are still waiting for, so that none waits for a loop that is gone."""
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._loop.shutdown_asyncgens()
+        # One turn later: what has ended in this one has yet to be told.
+        self._loop.call_soon(self._loop.stop)
 
     def finish(self) -> None:
         """Let what is in flight finish: the exit watcher calls this after the main thread's end."""
@@ -153,7 +201,10 @@ class _ExitWatch:
     def _watch(self) -> None:
         threading.main_thread().join()
         for loop in list(self._loops):
-            loop.finish()
+            try:
+                loop.finish()
+            except Exception:  # noqa: BLE001  # the border of a thread: the other stores come next
+                _log.exception("a store could not be closed at the end of the process")
 
 
 _exit_watch = _ExitWatch()
@@ -161,14 +212,6 @@ _exit_watch = _ExitWatch()
 
 async def _next(items: AsyncIterator[T], ended: object) -> T | object:
     return await anext(items, ended)
-
-
-async def _cancel_others() -> None:
-    """End what other threads are still waiting for, so that none waits for a loop that is gone."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
 
 
 def _copy_outcome(task: asyncio.Task[T], done: Future[T]) -> None:

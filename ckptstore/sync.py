@@ -12,6 +12,7 @@ from ckptstore._loop import LoopThread
 from ckptstore._outcome import PendingSave
 from ckptstore.checkpoint import Checkpoint, CheckpointRef, Manifest
 from ckptstore.config import StoreConfig
+from ckptstore.errors import StoreClosedError
 from ckptstore.serializers import Registry
 from ckptstore.store import AsyncCheckpointStore, BackendFactory, What
 
@@ -207,7 +208,10 @@ class CheckpointStore:
 
     def _finish(self) -> None:
         """The interpreter is ending and nobody closed the store: let what is in flight finish."""
-        unfinished = self._loop.call(self._store._finish())
+        try:
+            unfinished = self._loop.call(self._store._finish())
+        except StoreClosedError:
+            return  # another thread was first
         if unfinished:
             _log.error("the process ended before these saves were committed: %s", ", ".join(unfinished))
         self._loop.stop()
