@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from ckptstore import AsyncCheckpointStore, Checkpoint, StoreConfig
+from ckptstore import AsyncCheckpointStore, Checkpoint, CheckpointStore, StoreConfig
 from ckptstore._clock import Clock
 from ckptstore._keys import CHUNKS
+from ckptstore._loop import LoopThread
 from ckptstore._workers import WorkerPool
 from ckptstore.backends.base import Backend, Buffer
 from ckptstore.backends.local import LocalBackend
 from ckptstore.backends.memory import MemoryBackend, MemorySpace
-from ckptstore.testing import Fault, FaultyBackend
+from ckptstore.testing import Fault, FaultyBackend, SlowBackend
 
 CONFIG = StoreConfig(
     durability="os", chunk_bytes=8192, inline_bytes=64, encode_workers=1, io_concurrency=2, memory_bytes=65536
@@ -224,3 +225,52 @@ def nothing_is_left(store: AsyncCheckpointStore) -> None:
     assert not others, f"tasks left running: {others}"
     assert store._engine.budget.in_use == 0
     assert not store._saves._in_flight.locked()
+
+
+def open_blocking(
+    storage: Storage,
+    wrap: Callable[[Backend], Backend] = lambda backend: backend,
+    config: StoreConfig = CONFIG,
+) -> CheckpointStore:
+    """Open the blocking twin over ``wrap`` of the storage's backend."""
+    store: CheckpointStore | None = None
+    loop = LoopThread(lambda: store._finish() if store is not None else None)
+    try:
+        opened = loop.call(storage.open(wrap, config=config))
+    except BaseException:
+        loop.stop()
+        raise
+    store = CheckpointStore(opened, loop)
+    return store
+
+
+class Blocking:
+    """A store over a storage in memory that waits at gates and fails as it is told."""
+
+    def __init__(self, path: Path, **options: Any) -> None:
+        self.storage = Storage("memory", path)
+        options = {name: getattr(CONFIG, name) for name in CONFIG.__slots__} | options
+        self.store = open_blocking(self.storage, self._wrap, StoreConfig(**options))
+
+    def _wrap(self, inner: Backend) -> Backend:
+        self.faulty = Faulty(inner)
+        self.slow = SlowBackend(self.faulty)
+        return self.slow
+
+    def turns(self) -> None:
+        """Let the store's loop go round until nothing more happens without help."""
+        for _ in range(50):
+            self.store._loop.call(asyncio.sleep(0))
+
+    def seeds(self) -> list[int]:
+        found = asyncio.run(everything(self.storage))
+        assert all(is_values(loaded, loaded["seed"]) for _, loaded in found)
+        return [loaded["seed"] for _, loaded in found]
+
+    def nothing_is_left(self) -> None:
+        async def look() -> None:
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+            assert self.store._store._engine.budget.in_use == 0
+            assert not self.store._store._saves._in_flight.locked()
+
+        self.store._loop.call(look())
