@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from ckptstore.backends._adaptive import AdaptiveLimit, TokenBucket
 from ckptstore.backends._within import TimeUpError, within
-from ckptstore.backends.base import Backend, Buffer, ObjectInfo
+from ckptstore.backends.base import Backend, Buffer, ObjectInfo, Verdict
 from ckptstore.errors import BackendError, ThrottledError, UnavailableError
 
 __all__ = ["RetryBackend", "RetryPolicy"]
@@ -115,6 +115,16 @@ class RetryBackend(Backend):
 
     async def sync(self) -> None:
         await self.inner.sync()
+
+    async def examine(self) -> AsyncGenerator[tuple[str, Verdict, str], None]:
+        async with aclosing(self.inner.examine()) as findings:
+            async for finding in findings:
+                yield finding
+
+    async def examine(self) -> AsyncGenerator[tuple[str, Verdict, str], None]:
+        async with aclosing(self.inner.examine()) as findings:
+            async for finding in findings:
+                yield finding
 
     async def aclose(self) -> None:
         await self.inner.aclose()
