@@ -121,11 +121,6 @@ class RetryBackend(Backend):
             async for finding in findings:
                 yield finding
 
-    async def examine(self) -> AsyncGenerator[tuple[str, Verdict, str], None]:
-        async with aclosing(self.inner.examine()) as findings:
-            async for finding in findings:
-                yield finding
-
     async def aclose(self) -> None:
         await self.inner.aclose()
 

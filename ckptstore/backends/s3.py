@@ -18,7 +18,7 @@ from ckptstore.backends._s3_answers import object_info, part_of, require_object
 from ckptstore.backends._s3_body import SlicedBody, raw_response, read_body
 from ckptstore.backends._s3_client import S3Client
 from ckptstore.backends._s3_errors import date_of, error_code, has_expired, is_unexplained, translated
-from ckptstore.backends._s3_examine import examine_bucket, findings
+from ckptstore.backends._s3_examine import findings
 from ckptstore.backends._s3_listing import Listing
 from ckptstore.backends._s3_options import S3Options, is_loopback
 from ckptstore.backends._within import TimeUpError, within
@@ -172,12 +172,6 @@ class S3Backend(Backend):
 
     async def sync(self) -> None:
         self._check_open()  # an acknowledged put is durable
-
-    async def examine(self) -> AsyncGenerator[tuple[str, Verdict, str], None]:
-        self._check_open()
-        async with aclosing(examine_bucket(self._client.api, self._bucket, self._root)) as findings:
-            async for finding in findings:
-                yield finding
 
     async def examine(self) -> AsyncGenerator[tuple[str, Verdict, str], None]:
         self._check_open()
