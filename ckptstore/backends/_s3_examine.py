@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import secrets
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -42,10 +43,8 @@ async def _checksums(
         return "ok", f"a wrong one is refused ({error_code(exc)})"
     except BotoCoreError as exc:
         return "unknown", f"it could not be found out ({type(exc).__name__})"
-    try:
+    with contextlib.suppress(ClientError, BotoCoreError):  # the check of the right to delete has told
         await api.delete_object(Bucket=bucket, Key=key, **params)
-    except (ClientError, BotoCoreError):
-        pass  # the check of the right to delete has told
     if with_checksum:
         return (
             "problem",
