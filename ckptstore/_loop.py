@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from ckptstore._workers import WorkerPool
 from ckptstore.errors import ForkedProcessError, StoreClosedError, WrongThreadError
 
 __all__ = ["LoopThread"]
@@ -26,7 +27,7 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """One event loop on one daemon thread.
+    """One event loop on one daemon thread, with worker threads that are there from the start.
 
     ``at_exit`` is called on the exit watcher's thread when the main thread has
     ended and ``stop`` was not called before: it finishes what is in flight.
@@ -39,6 +40,8 @@ class LoopThread:
         # Nothing is put on the loop once its end is; reentrant for a signal's handler that calls us.
         self._lock = threading.RLock()
         self._loop = asyncio.new_event_loop()
+        # aiofiles closes files there, and the loop's own pool refuses work once the main thread has ended.
+        self._loop.set_default_executor(WorkerPool(2, "ckptstore-loop-worker"))
         self._thread = threading.Thread(target=self._run, daemon=True, name="ckptstore-loop")
         self._thread.start()
         _exit_watch.add(self)
