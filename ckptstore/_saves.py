@@ -98,10 +98,11 @@ class Saves:
         A cancellation does not shorten it: no save outlives its store.
         """
         running = [pending for pending in self._pending if not pending.done()]
-        if self._writing is not None:
-            await wait_for_end(self._writing, timeout_s)
-            self._writing.cancel()
-            await wait_for_end(self._writing)
+        writing = self._writing
+        if writing is not None:
+            await wait_for_end(writing, timeout_s)
+            writing.cancel()
+            await wait_for_end(writing)
         await wait_for_end(asyncio.ensure_future(self.settled()))
         return [pending.name for pending in running if pending.future.exception() is not None]
 
