@@ -1,0 +1,196 @@
+"""Run as a script: a process that ends, or forks, while a save is in flight.
+
+python exiting.py CASE FOLDER
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rig import CONFIG, Faulty, Storage, is_values, open_blocking, values
+
+from ckptstore import CheckpointStore, StoreConfig
+from ckptstore.errors import ForkedProcessError, StoreFullError
+from ckptstore.testing import Fault, SlowBackend
+
+FOLDER = Path(sys.argv[2]) if __name__ == "__main__" else Path()
+
+
+def in_flight(**options: Any) -> tuple[CheckpointStore, Any]:
+    """Open a slow store with one checkpoint, and begin to save another in the background."""
+    config = StoreConfig(**{name: getattr(CONFIG, name) for name in CONFIG.__slots__} | options)
+    store = open_blocking(
+        Storage("local", FOLDER), lambda backend: SlowBackend(backend, delay_s=0.03), config
+    )
+    store.save("c", values(0))
+    return store, store.save("c", values(1), label="last", wait=False)
+
+
+def end() -> None:
+    in_flight()
+
+
+def exception() -> None:
+    _kept = in_flight()
+    raise ZeroDivisionError
+
+
+def sys_exit() -> None:
+    _kept = in_flight()
+    sys.exit(3)
+
+
+def interrupt() -> None:
+    _kept = in_flight()
+    signal.raise_signal(signal.SIGINT)
+
+
+def forgotten() -> None:
+    """Drop the store and the pending save: nobody refers to them any more."""
+    in_flight()
+    import gc
+
+    gc.collect()
+
+
+def two_stores() -> None:
+    _kept = in_flight()
+    other = CheckpointStore.open(str(FOLDER / "other"), config=CONFIG)
+    other.save("c", values(5), wait=False)
+
+
+def hard_exit() -> None:
+    _kept = in_flight()
+    os._exit(0)
+
+
+def too_slow() -> None:
+    store, pending = in_flight(exit_timeout_s=0.05)
+    pending.result(10)
+    slow: Any = store._store._engine.backend
+    gate = slow.gate("put", "chunks/")
+    store.save("c", values(2), label="stuck", wait=False)
+    gate.wait_arrived()
+
+
+def failing() -> None:
+    def wrap(backend: Any) -> Any:
+        full = Fault(prefix="chunks/", verb="put", times=None, error=lambda: StoreFullError("no space"))
+        return SlowBackend(Faulty(backend, full), delay_s=0.03)
+
+    store = open_blocking(Storage("local", FOLDER), wrap)
+    store.save("c", values(1), wait=False)
+
+
+def refused(call: Callable[[], object]) -> None:
+    try:
+        call()
+    except ForkedProcessError:
+        return
+    raise AssertionError("a forked child used its parent's store")
+
+
+def use_in_a_child(store: CheckpointStore, pending: Any) -> None:
+    """What belongs to the parent is refused; a store of the child's own works, to its end."""
+    saved = "c"
+    for call in (
+        lambda: store.load(saved),
+        lambda: store.save("c", {"x": 1}),
+        lambda: store.save("c", {"x": 1}, wait=False),
+        lambda: list(store.list("c")),
+        lambda: store.latest("c"),
+        lambda: pending.result(5),
+        lambda: pending.committed.result(),
+        store.close,
+    ):
+        refused(call)
+    pending.cancel()
+    own_store("child")
+
+
+def own_store(collection: str) -> None:
+    own = CheckpointStore.open(str(FOLDER), config=CONFIG)
+    assert is_values(own.load("c"), 0)  # the parent's second save has not been let through yet
+    own.save(collection, values(7))
+    own.save(collection, values(8), wait=False)
+
+
+def parent_of(children: Callable[[CheckpointStore, Any], None]) -> None:
+    store, first = in_flight()
+    store.delete(first.result(10))
+    slow: Any = store._store._engine.backend
+    gate = slow.gate("put", "chunks/")
+    pending = store.save("c", values(2), wait=False)
+    gate.wait_arrived()
+    children(store, pending)
+    gate.open()
+    saved = pending.result(10)
+    assert store.latest("c") == saved
+    store.save("c", values(3))
+    store.close()
+
+
+def fork() -> None:
+    def children(store: CheckpointStore, pending: Any) -> None:
+        pid = os.fork()
+        if pid == 0:
+            use_in_a_child(store, pending)
+            sys.exit(0)  # and the child's own background save is finished
+        assert os.waitpid(pid, 0)[1] == 0
+
+    parent_of(children)
+
+
+def fork_of_a_fork() -> None:
+    def children(store: CheckpointStore, pending: Any) -> None:
+        pid = os.fork()
+        if pid == 0:
+            use_in_a_child(store, pending)
+            grandchild = os.fork()
+            if grandchild == 0:
+                refused(lambda: store.load("c"))
+                own_store("grandchild")
+                sys.exit(0)
+            assert os.waitpid(grandchild, 0)[1] == 0
+            sys.exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+
+    parent_of(children)
+
+
+def multiprocessing_fork() -> None:
+    def children(store: CheckpointStore, pending: Any) -> None:
+        process = multiprocessing.get_context("fork").Process(target=use_in_a_child, args=(store, pending))
+        process.start()
+        process.join(15)
+        assert process.exitcode == 0
+
+    parent_of(children)
+
+
+def spawned(folder: str) -> None:
+    global FOLDER
+    FOLDER = Path(folder)
+    own_store("child")
+
+
+def multiprocessing_spawn() -> None:
+    def children(store: CheckpointStore, pending: Any) -> None:
+        process = multiprocessing.get_context("spawn").Process(target=spawned, args=(str(FOLDER),))
+        process.start()
+        process.join(15)
+        assert process.exitcode == 0
+
+    parent_of(children)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    globals()[sys.argv[1]]()
