@@ -89,6 +89,7 @@ class StoreModel(RuleBasedStateMachine):
             if writer in self.pending:
                 pending, model = self.pending.pop(writer)
                 model.checkpoint = pending.result(10)
+                assert (model.checkpoint.epoch, model.checkpoint.seq) == model.place
 
     def _known(self, model: Saved) -> Checkpoint:
         self._settle(0, 1)
@@ -101,6 +102,7 @@ class StoreModel(RuleBasedStateMachine):
         model.checkpoint = self.stores[writer].save(
             collection, values(seed), label=label, metadata={"seed": seed}
         )
+        assert (model.checkpoint.epoch, model.checkpoint.seq) == model.place
         self.all.append(model)
         return model
 
@@ -182,9 +184,12 @@ class StoreModel(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
+            if hasattr(self, "stores"):
+                for collection in ("c", "C/d.e"):
+                    self.look(0, collection, None)
+        finally:
             for store in getattr(self, "stores", ()):
                 store.close()
-        finally:
             if getattr(self, "folder", None):
                 shutil.rmtree(self.folder)
 
