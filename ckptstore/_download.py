@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +12,6 @@ from ckptstore._memory import allocate
 from ckptstore._table import ChunkEntry, ChunkTable
 from ckptstore._tasks import for_each, in_worker
 from ckptstore._upload import Engine
-from ckptstore.backends.base import Buffer
 from ckptstore.checkpoint import Manifest
 from ckptstore.codecs import KNOWN_CODECS
 from ckptstore.errors import BackendError, ChunkCorruptError, ChunkMissingError, ObjectNotFoundError
@@ -37,6 +36,53 @@ class _Part:
     start: int
     offset: int
     nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One try to get a chunk: from where, and where its raw bytes go.
+
+    ``target`` takes all of them; ``copies`` are the places that get a part of
+    it, none if the target is its place.
+    """
+
+    chunk: ChunkEntry
+    key: str
+    codec: str
+    target: memoryview
+    copies: tuple[tuple[memoryview, int], ...]
+
+    def check(self, size: int) -> int:
+        """Return the size of what is stored, or raise ChunkCorruptError if it cannot be that of the chunk."""
+        # Another copy may have been stored under another codec: it has a size of its own.
+        own = self.key == self.chunk.key
+        expected = self.chunk.stored_bytes if own else self.chunk.raw_bytes if self.codec == "raw" else None
+        if size > self.chunk.raw_bytes or (expected is not None and size != expected):
+            found = f"more than {self.chunk.raw_bytes}" if size > self.chunk.raw_bytes else str(size)
+            raise ChunkCorruptError(
+                f"{found} bytes stored, {self.chunk.raw_bytes if expected is None else expected} expected"
+            )
+        return size
+
+    def finish(self) -> None:
+        """Verify the raw bytes and copy them to where they belong."""
+        found = digest(self.target)
+        if found != self.chunk.digest:
+            raise ChunkCorruptError(
+                f"digest {found.hex()[:16]}… of its bytes, expected {self.chunk.digest.hex()[:16]}…"
+            )
+        for place, offset in self.copies:
+            place[:] = self.target[offset : offset + len(place)]
+
+
+def _job(
+    chunk: ChunkEntry, key: str, codec: str, parts: list[_Part], memory: dict[Wanted, memoryview]
+) -> _Job:
+    places = [memory[part.wanted][part.start : part.start + part.nbytes] for part in parts]
+    if len(places) == 1 and len(places[0]) == chunk.raw_bytes:
+        return _Job(chunk, key, codec, places[0], ())
+    copies = tuple((place, part.offset) for place, part in zip(places, parts, strict=True))
+    return _Job(chunk, key, codec, memoryview(bytearray(chunk.raw_bytes)), copies)
 
 
 class Download:
@@ -123,62 +169,29 @@ class Download:
         codec: str | None = None,
     ) -> None:
         engine = self._engine
-        stored: bytes | None = None
-        if engine.backend.get_in_worker is None:
-            stored = await engine.backend.get(key, length=chunk.raw_bytes + 1)
-        await in_worker(engine.workers, self._decode, chunk, key, codec or chunk.codec, stored, parts, memory)
-
-    def _decode(
-        self,
-        chunk: ChunkEntry,
-        key: str,
-        codec: str,
-        stored: bytes | None,
-        parts: list[_Part],
-        memory: dict[Wanted, memoryview],
-    ) -> None:
-        """Runs on a worker: read, decode in place, verify, copy to where it belongs."""
-        first = parts[0]
-        in_place = len(parts) == 1 and first.nbytes == chunk.raw_bytes
-        if in_place:
-            target = memory[first.wanted][first.start : first.start + first.nbytes]
+        job = _job(chunk, key, codec or chunk.codec, parts, memory)
+        read = engine.backend.get_in_worker
+        if read is not None:
+            await in_worker(engine.workers, self._read_and_decode, read, job)
+        elif job.codec == "raw":
+            job.check(await engine.backend.get_into(key, job.target))
+            await in_worker(engine.workers, job.finish)
         else:
-            target = memoryview(bytearray(chunk.raw_bytes))
-        # Another copy may have been stored under another codec: it has a size of its own.
-        expected = chunk.stored_bytes if key == chunk.key else None
-        if stored is None and codec == "raw":
-            self._read(key, target, chunk.raw_bytes)
+            with engine.buffers.buffer(chunk.raw_bytes) as buffer:
+                size = job.check(await engine.backend.get_into(key, buffer))
+                await in_worker(engine.workers, self._decode, job, buffer[:size])
+
+    def _read_and_decode(self, read: Callable[[str, memoryview], int], job: _Job) -> None:
+        if job.codec == "raw":
+            job.check(read(job.key, job.target))
+            job.finish()
         else:
-            data: Buffer = stored if stored is not None else self._read_scratch(key, chunk, expected)
-            if expected is not None and len(data) != expected:
-                raise ChunkCorruptError(f"{_bytes_of(len(data), chunk)} stored, {expected} expected")
-            self._engine.coder.decode(codec, data, target)
-        found = digest(target)
-        if found != chunk.digest:
-            raise ChunkCorruptError(
-                f"digest {found.hex()[:16]}… of its bytes, expected {chunk.digest.hex()[:16]}…"
-            )
-        if not in_place:
-            for part in parts:
-                memory[part.wanted][part.start : part.start + part.nbytes] = target[
-                    part.offset : part.offset + part.nbytes
-                ]
+            scratch = self._engine.scratch.take(job.chunk.raw_bytes)
+            self._decode(job, scratch[: job.check(read(job.key, scratch))])
 
-    def _read_scratch(self, key: str, chunk: ChunkEntry, expected: int | None) -> memoryview:
-        scratch = self._engine.scratch.take(chunk.raw_bytes)
-        size = self._read(key, scratch, expected)
-        return scratch[:size]
-
-    def _read(self, key: str, into: memoryview, expected: int | None) -> int:
-        read = self._engine.backend.get_in_worker
-        if read is None:
-            raise AssertionError("only called where the backend reads on workers")
-        size = read(key, into)
-        if size > len(into) or (expected is not None and size != expected):
-            raise ChunkCorruptError(
-                f"{size} bytes stored, {len(into) if expected is None else expected} expected"
-            )
-        return size
+    def _decode(self, job: _Job, stored: memoryview) -> None:
+        self._engine.coder.decode(job.codec, stored, job.target)
+        job.finish()
 
     async def _other_copies(self, chunk: ChunkEntry) -> list[tuple[str, str]]:
         """Return key and codec of what other saves have stored under the same digest; none where that is refused."""
@@ -200,7 +213,3 @@ class Download:
         at = next((f" at {leaf.path!r}" for leaf in field.leaves if leaf.block == block and leaf.path), "")
         label = f", label {checkpoint.label!r}" if checkpoint.label else ""
         return f"field {field.name!r}{at} ({checkpoint.collection}{label})"
-
-
-def _bytes_of(size: int, chunk: ChunkEntry) -> str:
-    return f"more than {chunk.raw_bytes} bytes" if size > chunk.raw_bytes else f"{size} bytes"

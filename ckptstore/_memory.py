@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import mmap
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-__all__ = ["Arena", "Scratch", "allocate"]
+__all__ = ["Arena", "BufferPool", "Scratch", "allocate"]
 
 _LARGE = 1024 * 1024
 
@@ -83,3 +85,29 @@ class Scratch:
         if memory is None or len(memory) < nbytes:
             self._local.memory = memory = allocate(nbytes)
         return memory[:nbytes]
+
+
+class BufferPool:
+    """Buffers that go from hand to hand, for bytes that are on their way: fresh memory costs more than they do.
+
+    At most ``max_kept_bytes`` wait for their next use. For one event loop.
+    """
+
+    def __init__(self, max_kept_bytes: int = 64 * _LARGE) -> None:
+        self._max_kept_bytes = max_kept_bytes
+        self._kept: list[memoryview] = []
+
+    @contextmanager
+    def buffer(self, nbytes: int) -> Iterator[memoryview]:
+        """Lend a buffer of ``nbytes`` bytes, with undefined content."""
+        place = next((i for i, memory in enumerate(self._kept) if len(memory) >= nbytes), None)
+        memory = allocate(nbytes) if place is None else self._kept.pop(place)
+        try:
+            yield memory[:nbytes]
+        finally:
+            if sum(map(len, self._kept)) + len(memory) <= self._max_kept_bytes:
+                self._kept.append(memory)
+
+    def release(self) -> None:
+        """Give what waits back to the system."""
+        self._kept.clear()

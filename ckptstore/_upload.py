@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ckptstore._budget import ByteBudget
 from ckptstore._chunking import PlannedChunk, digest
-from ckptstore._memory import Scratch
+from ckptstore._memory import BufferPool, Scratch
 from ckptstore._snapshot import Snapshot
 from ckptstore._table import ChunkEntry, ChunkTable, Segment, StoredBuffer
 from ckptstore._tasks import for_each, in_worker
@@ -39,6 +39,7 @@ class Engine:
     workers: Executor
     budget: ByteBudget
     scratch: Scratch
+    buffers: BufferPool
 
 
 class Upload:

@@ -16,7 +16,7 @@ from ckptstore._clock import Clock
 from ckptstore._keys import check_collection, check_field, check_run_and_label
 from ckptstore._listing import collections, entries
 from ckptstore._marker import StoreMarker, open_marker
-from ckptstore._memory import Scratch
+from ckptstore._memory import BufferPool, Scratch
 from ckptstore._metadata import plain_metadata
 from ckptstore._pending import PendingSave
 from ckptstore._reader import load
@@ -126,7 +126,13 @@ class AsyncCheckpointStore:
             await backend.aclose()
             raise
         engine = Engine(
-            backend, config, ChunkCoder(config.codec), workers, ByteBudget(config.memory_bytes), Scratch()
+            backend,
+            config,
+            ChunkCoder(config.codec),
+            workers,
+            ByteBudget(config.memory_bytes),
+            Scratch(),
+            BufferPool(),
         )
         return cls(engine, marker, workers, registry or Registry(), clock or Clock())
 
@@ -367,6 +373,7 @@ class AsyncCheckpointStore:
         finally:
             self._closed = True
             self._saves.release_memory()
+            self._engine.buffers.release()
             try:
                 await self._engine.backend.aclose()
             finally:

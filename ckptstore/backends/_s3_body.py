@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import io
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from aiohttp.abc import AbstractStreamWriter
@@ -12,7 +13,7 @@ from aiohttp.payload import Payload
 from ckptstore.backends.base import Buffer
 from ckptstore.errors import UnavailableError
 
-__all__ = ["SlicedBody", "raw_response", "read_body"]
+__all__ = ["SlicedBody", "raw_response", "read_body", "read_body_into"]
 
 _SLICE_BYTES = 1 << 20
 
@@ -90,26 +91,47 @@ async def read_body(response: Any, *, skip: int, take: int | None, what: str) ->
 
     Raises UnavailableError if the body ends early.
     """
-    # Room for all of it at once, which becomes the bytes without another copy.
-    memory = io.BytesIO()
-    if take:
-        memory.seek(take - 1)
-        memory.write(b"\0")
-        memory.seek(0)
+    parts: list[bytes] = []
+    async with aclosing(_parts(response, skip, take)) as body:
+        async for part in body:
+            parts.append(part)
+    # One join of large parts costs less than room that has to be cleared first.
+    data = b"".join(parts)
+    if take is not None and len(data) < take:
+        raise _ended_early(what, len(data), take)
+    return data
+
+
+async def read_body_into(response: Any, into: memoryview, *, skip: int, what: str) -> None:
+    """Fill ``into`` as ``read_body`` would return its bytes."""
+    filled = 0
+    async with aclosing(_parts(response, skip, len(into))) as body:
+        async for part in body:
+            into[filled : filled + len(part)] = part
+            filled += len(part)
+    if filled < len(into):
+        raise _ended_early(what, filled, len(into))
+
+
+async def _parts(response: Any, skip: int, take: int | None) -> AsyncGenerator[bytes, None]:
+    """Yield the bytes that are wanted as they come."""
     ended = False
     try:
         async for part in response.content.iter_any():
             if skip:
                 skip, part = max(0, skip - len(part)), part[skip:]
-            if take is not None and memory.tell() + len(part) > take:
-                memory.write(part[: take - memory.tell()])
+            if take is not None and len(part) > take:
+                yield part[:take]
                 break
-            memory.write(part)
+            yield part
+            if take is not None:
+                take -= len(part)
         else:
             ended = True
     finally:
         if not ended:
             response.close()
-    if take is not None and memory.tell() < take:
-        raise UnavailableError(f"{what}: the answer ended after {memory.tell()} of {take} bytes")
-    return memory.getvalue()
+
+
+def _ended_early(what: str, got: int, wanted: int) -> UnavailableError:
+    return UnavailableError(f"{what}: the answer ended after {got} of {wanted} bytes")

@@ -81,6 +81,19 @@ class Backend(ABC):
         permission is missing: never "not found").
         """
 
+    async def get_into(self, key: str, into: memoryview) -> int:
+        """Read the whole object into ``into`` and return its size.
+
+        An object that does not fit gives a number greater than ``len(into)``;
+        what ``into`` holds is then undefined, as it is after an error. Raises as
+        ``get`` does. The default is by ``get``; a backend that can read without
+        a copy does so.
+        """
+        data = await self.get(key, length=len(into) + 1)
+        if len(data) <= len(into):
+            into[: len(data)] = data
+        return len(data)
+
     @abstractmethod
     async def put(
         self, key: str, data: Buffer, *, staged: bool = False, if_absent: bool = False

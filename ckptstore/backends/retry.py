@@ -86,6 +86,9 @@ class RetryBackend(Backend):
             lambda: self.inner.get(key, start=start, length=length), f"read {key}", length or 0
         )
 
+    async def get_into(self, key: str, into: memoryview) -> int:
+        return await self._tried(lambda: self.inner.get_into(key, into), f"read {key}", len(into))
+
     async def put(
         self, key: str, data: Buffer, *, staged: bool = False, if_absent: bool = False
     ) -> ObjectInfo:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import base64
 import contextlib
 import zlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from botocore.exceptions import ClientError
 
 from ckptstore._tasks import in_worker
-from ckptstore.backends._s3_answers import object_info, part_of, require_object
-from ckptstore.backends._s3_body import SlicedBody, raw_response, read_body
+from ckptstore.backends._s3_answers import Part, object_info, part_of, require_object
+from ckptstore.backends._s3_body import SlicedBody, raw_response, read_body, read_body_into
 from ckptstore.backends._s3_client import S3Client
 from ckptstore.backends._s3_errors import date_of, error_code, has_expired, is_unexplained, translated
 from ckptstore.backends._s3_examine import findings
@@ -33,6 +33,8 @@ from ckptstore.errors import (
 )
 
 __all__ = ["S3Backend"]
+
+T = TypeVar("T")
 
 _SMALL_BYTES = 64 * 1024
 """Copied and sent with the head of the request; what is larger is sent from the caller's memory."""
@@ -100,24 +102,45 @@ class S3Backend(Backend):
         if length is not None and length <= 0:
             await self.head(key)
             return b""
-        params: dict[str, Any] = {"Key": self._root + key, **self._options.of_requests(*_SEEN)}
-        if start or length is not None:
-            params["Range"] = f"bytes={start}-{'' if length is None else start + length - 1}"
-        what = f"cannot read {key} in {self._url}"
         try:
-            answer = await self._request("get_object", "cannot read", key, params)
+            response, part = await self._get(key, start, length)
         except CheckpointStoreError as exc:
             if error_code(exc.__cause__ or exc) == "InvalidRange":
                 return b""  # it starts at or past the end
             raise
+        what = f"cannot read {key} in {self._url}"
+        return await self._body(read_body(response, skip=part.skip, take=part.take, what=what), key)
+
+    async def get_into(self, key: str, into: memoryview) -> int:
+        response, part = await self._get(key, 0, None)
+        what = f"cannot read {key} in {self._url}"
+        if part.take is None:
+            data = await self._body(read_body(response, skip=0, take=None, what=what), key)
+            if len(data) <= len(into):
+                into[: len(data)] = data
+            return len(data)
+        if part.take > len(into):
+            response.close()
+        else:
+            await self._body(read_body_into(response, into[: part.take], skip=part.skip, what=what), key)
+        return part.take
+
+    async def _get(self, key: str, start: int, length: int | None) -> tuple[Any, Part]:
+        """Send a GET and return the response, its body unread, and which part of that was asked for."""
+        params: dict[str, Any] = {"Key": self._root + key, **self._options.of_requests(*_SEEN)}
+        if start or length is not None:
+            params["Range"] = f"bytes={start}-{'' if length is None else start + length - 1}"
+        answer = await self._request("get_object", "cannot read", key, params)
         response = raw_response(answer["Body"])
         try:
-            part = part_of(answer, start, length, what)
+            return response, part_of(answer, start, length, f"cannot read {key} in {self._url}")
         except BackendProtocolError:
             response.close()
             raise
+
+    async def _body(self, reading: Coroutine[Any, Any, T], key: str) -> T:
         try:
-            return await read_body(response, skip=part.skip, take=part.take, what=what)
+            return await reading
         except CheckpointStoreError:
             raise
         except Exception as exc:  # the border of the HTTP client
