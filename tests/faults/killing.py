@@ -18,6 +18,9 @@ import numpy as np
 
 from ckptstore import CheckpointStore, StoreConfig
 
+# A check lists all there is, so a store does not grow without end.
+ROUNDS_PER_STORE = 50
+
 SAME = np.random.default_rng(1).standard_normal(40_000)
 
 
@@ -101,21 +104,26 @@ def killed_writer(url: str, durability: str, rng: random.Random) -> list[tuple[s
     return [(name, int(new_bytes)) for name, new_bytes in lines]
 
 
-def main(url: str, seed: int, rounds: int, durability: str) -> None:
+def main(folder: str, seed: int, rounds: int, durability: str) -> None:
     rng = random.Random(seed)
-    names: list[str] = []
+    total = 0
     for number in range(rounds):
+        in_this_store = number % ROUNDS_PER_STORE
+        if in_this_store == 0:
+            names: list[str] = []
+        url = f"{folder}/{number // ROUNDS_PER_STORE}"
         told = killed_writer(url, durability, rng)
         if told and names:
             assert told[0][1] < SAME.nbytes // 4, (
                 f"round {number}: the resumed writer stored all again: {told[0]}"
             )
         names += [name for name, _ in told]
-        full = number == rounds - 1 or number % 50 == 49
+        total += len(told)
+        full = number == rounds - 1 or in_this_store == ROUNDS_PER_STORE - 1
         status = os.waitpid(forked(check, url, names, full), 0)[1]
         assert status == 0, f"round {number} of seed {seed} failed"
-    print(f"{len(names)} checkpoints acknowledged in {rounds} rounds")
-    assert len(names) > rounds // 2
+    print(f"{total} checkpoints acknowledged in {rounds} rounds")
+    assert total > rounds // 2
 
 
 if __name__ == "__main__":
