@@ -110,7 +110,7 @@ class _Refreshable(_Shared):
     async def get_frozen_credentials(self) -> Any:
         credentials = self._credentials
         if credentials.refresh_needed():
-            return await _in_thread(credentials.get_frozen_credentials)
+            return await asyncio.to_thread(credentials.get_frozen_credentials)
         return credentials.get_frozen_credentials()
 
     async def _protected_refresh(self, is_mandatory: bool) -> None:
@@ -120,18 +120,8 @@ class _Refreshable(_Shared):
             with self._credentials._refresh_lock:
                 self._credentials._protected_refresh(is_mandatory=is_mandatory)
 
-        await _in_thread(renew)
+        await asyncio.to_thread(renew)
 
 
 def _shared(credentials: Any) -> _Shared:
     return (_Refreshable if hasattr(credentials, "refresh_needed") else _Shared)(credentials)
-
-
-async def _in_thread(function: Callable[[], Any]) -> Any:
-    try:
-        return await asyncio.to_thread(function)
-    except RuntimeError as error:
-        # At the interpreter's end no thread can be started any more, and nothing else is to be held up.
-        if "shutdown" not in str(error):
-            raise
-        return function()
