@@ -41,6 +41,12 @@ class Engine:
     scratch: Scratch
     buffers: BufferPool
 
+    @classmethod
+    def of(cls, backend: Backend, config: StoreConfig, workers: Executor) -> Engine:
+        """Return the engine of a new store."""
+        coder, budget = ChunkCoder(config.codec), ByteBudget(config.memory_bytes)
+        return cls(backend, config, coder, workers, budget, Scratch(), BufferPool())
+
 
 class Upload:
     """The chunks of one snapshot on their way.

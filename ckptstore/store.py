@@ -11,12 +11,10 @@ from types import TracebackType
 from typing import Any, Literal, overload
 
 from ckptstore import _edit
-from ckptstore._budget import ByteBudget
 from ckptstore._clock import Clock
 from ckptstore._keys import check_collection, check_field, check_run_and_label
 from ckptstore._listing import collections, entries
 from ckptstore._marker import StoreMarker, open_marker
-from ckptstore._memory import BufferPool, Scratch
 from ckptstore._metadata import plain_metadata
 from ckptstore._pending import PendingSave
 from ckptstore._reader import load
@@ -28,7 +26,6 @@ from ckptstore._writer import Request
 from ckptstore.backends import open_backend
 from ckptstore.backends.base import Backend
 from ckptstore.checkpoint import Checkpoint, CheckpointRef, Manifest
-from ckptstore.codecs import ChunkCoder
 from ckptstore.config import StoreConfig
 from ckptstore.errors import (
     CheckpointNotFoundError,
@@ -125,15 +122,7 @@ class AsyncCheckpointStore:
         except BaseException:
             await backend.aclose()
             raise
-        engine = Engine(
-            backend,
-            config,
-            ChunkCoder(config.codec),
-            workers,
-            ByteBudget(config.memory_bytes),
-            Scratch(),
-            BufferPool(),
-        )
+        engine = Engine.of(backend, config, workers)
         return cls(engine, marker, workers, registry or Registry(), clock or Clock())
 
     @property
