@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import seaweed
+from cloud_emulators import azure_storage, gs_storage
 from metaflow.datastore.datastore_storage import DataStoreStorage
 from metaflow.plugins.datastores.local_storage import LocalStorage
 from metaflow.plugins.datastores.s3_storage import S3Storage
@@ -81,12 +82,22 @@ def executor() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(
+    params=[
+        "local",
+        "s3",
+        pytest.param("gs", marks=pytest.mark.soak),
+        pytest.param("azure", marks=pytest.mark.soak),
+    ]
+)
 def storage(request, tmp_path, monkeypatch, executor) -> Storage:
     # Metaflow's S3 client makes a temporary folder here for each of its calls.
     monkeypatch.setattr("metaflow.plugins.datastores.s3_storage.ARTIFACT_LOCALROOT", str(tmp_path))
     kind = request.param
-    theirs = s3_storage(monkeypatch) if kind == "s3" else LocalStorage(str(tmp_path / "root"))
+    if kind == "local":
+        theirs = LocalStorage(str(tmp_path / "root"))
+    else:
+        theirs = {"s3": s3_storage, "gs": gs_storage, "azure": azure_storage}[kind](monkeypatch)
 
     @contextlib.asynccontextmanager
     async def opener() -> AsyncIterator[DatastoreBackend]:

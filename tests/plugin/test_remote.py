@@ -134,6 +134,8 @@ def test_without_the_packages_other_steps_work_and_the_checkpointed_one_names_th
     assert THE_LINE in checkpointed.stdout
     assert "the checkpointed step runs" not in checkpointed.stdout
     assert "ModuleNotFoundError" not in checkpointed.stdout
+    # An attempt beyond the last is @catch's, which needs no checkpoints.
+    assert "the checkpointed step runs" in remote.step("train", 2, "start/1", attempt=2).stdout
 
 
 @pytest.mark.parametrize("more", [(), ("aiobotocore",)], ids=["metaflow's client", "aiobotocore"])

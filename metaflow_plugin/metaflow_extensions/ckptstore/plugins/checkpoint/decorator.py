@@ -115,7 +115,10 @@ class CheckpointDecorator(StepDecorator):
         ubf_context: Any,
         inputs: Any,
     ) -> None:
-        check_installed(step_name, task_datastore.TYPE)
+        # Later attempts are @catch's: they run its fallback and no line of the step.
+        is_fallback = retry_count > max_user_code_retries
+        if not is_fallback:
+            check_installed(step_name, task_datastore.TYPE)
         identity = TaskIdentity(
             flow=flow.name,
             run_id=run_id,
@@ -133,8 +136,7 @@ class CheckpointDecorator(StepDecorator):
             log=self._log,
         )
         current._update_env({"checkpoint": self._checkpoint})  # type: ignore[no-untyped-call]  # Metaflow's
-        # Later attempts are @catch's: they run its fallback and no line of the step.
-        if retry_count <= max_user_code_retries:
+        if not is_fallback:
             self._checkpoint.find(self._options.load_policy)
 
     def task_decorate(
