@@ -118,9 +118,11 @@ def encode(draft: Draft, limits: Limits) -> bytes:
 
 
 def summary_end(head: bytes, source: ManifestSource, limits: Limits) -> int:
-    """Return how many bytes from the start hold header and summary."""
-    header = _read_header(head, source, limits)
-    return HEADER_BYTES + header.summary_stored
+    """Return how many bytes from the start hold header and summary. Raises as ``decode_summary``."""
+    try:
+        return HEADER_BYTES + _read_header(head, source, limits).summary_stored
+    except FormatError as exc:
+        raise _named(exc, source) from exc
 
 
 def decode_summary(data: bytes, source: ManifestSource, limits: Limits) -> Manifest:

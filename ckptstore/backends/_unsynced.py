@@ -48,6 +48,11 @@ class UnsyncedFiles:
         if oldest is not None:
             self._flush_file(*oldest)
 
+    def add_directory(self, key: str) -> None:
+        """Let the next flush bring the key's directory to the disk."""
+        with self._lock:
+            self._directories.add(key.rpartition("/")[0])
+
     def forget(self, key: str) -> None:
         """Drop a file that was deleted, and its failure."""
         with self._lock:

@@ -287,6 +287,8 @@ class LocalBackend(Backend):
         try:
             fsync(folder)
         except OSError as exc:
+            # Whoever finds the object there and goes on by ``sync`` must not be told it is durable.
+            self._unsynced.add_directory(key)
             error = translated(exc, f"{done}, but cannot make durable,", key, self._url)
             error.transient = True
             raise error from exc

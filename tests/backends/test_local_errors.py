@@ -197,6 +197,33 @@ def test_a_directory_that_cannot_be_flushed_after_the_rename_may_be_retried(loca
     local(scenario)
 
 
+def test_a_sync_flushes_the_directory_that_a_put_could_not(local, root, monkeypatch):
+    async def scenario(backend):
+        await backend.put("a/first", b"")
+        real, flushed = os.fsync, []
+
+        def is_directory(fd):
+            return stat.S_ISDIR(os.fstat(fd).st_mode)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", refusing(real, errno.EIO, when=is_directory))
+            with pytest.raises(BackendError):
+                await backend.put("a/b", b"x")
+            with pytest.raises(BackendError):
+                await backend.sync()
+
+        def noting(fd):
+            if is_directory(fd):
+                flushed.append(os.fstat(fd).st_ino)
+            real(fd)
+
+        monkeypatch.setattr(os, "fsync", noting)
+        await backend.sync()
+        assert os.stat(root / "a").st_ino in flushed
+
+    local(scenario)
+
+
 @pytest.mark.parametrize("staged", [2, 40])
 @pytest.mark.parametrize(("code", "error"), [(errno.EIO, BackendError), (errno.ENOSPC, StoreFullError)])
 def test_a_failed_flush_is_final_until_the_object_is_deleted(local, root, monkeypatch, staged, code, error):

@@ -40,3 +40,15 @@ def test_a_graph_that_lies_is_a_corrupt_manifest(graph: Any, tmp_path: Path) -> 
         path.write_bytes(assembled(packed(summary), packed(body)))
         with pytest.raises(ManifestCorruptError):
             store.load("c")
+
+
+def test_a_damaged_header_is_named_by_inspect_list_and_load(tmp_path: Path) -> None:
+    with CheckpointStore.open(str(tmp_path)) as store:
+        ref = store.save("c", {"a": 1}).ref
+        (path,) = (tmp_path / "manifests" / "c").glob(ref.name)
+        data = bytearray(path.read_bytes())
+        data[40] ^= 1
+        path.write_bytes(bytes(data))
+        for read in (lambda: store.inspect(ref), lambda: list(store.list("c")), lambda: store.load(ref)):
+            with pytest.raises(ManifestCorruptError, match=ref.name):
+                read()
