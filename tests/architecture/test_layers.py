@@ -132,3 +132,9 @@ def test_no_circles_between_modules() -> None:
 )
 def test_no_file_is_longer_than_400_lines(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 400
+
+
+def test_no_two_test_modules_share_a_name() -> None:
+    # They are imported by their names alone.
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))
