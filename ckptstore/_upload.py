@@ -104,10 +104,6 @@ class Upload:
 
         await for_each(sorted(self._sent), delete, self._engine.config.io_concurrency)
 
-    def new_entries(self) -> list[ChunkEntry]:
-        """Return the chunks that this save has put."""
-        return [entry for entry in self._entries.values() if entry.nonce == self._nonce]
-
     async def _send(self, number: int) -> None:
         engine, chunk = self._engine, self._snapshot.layout.chunks[number]
         cost = 2 * chunk.nbytes  # the raw bytes, and as many encoded at most

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import time
 from collections.abc import Mapping
@@ -12,7 +11,6 @@ from typing import Any
 
 from ckptstore._clock import Clock, Reading
 from ckptstore._commit import Deadline, commit
-from ckptstore._keys import manifest_key
 from ckptstore._line import Line, refresh
 from ckptstore._snapshot import Snapshot
 from ckptstore._summary import Draft
@@ -24,8 +22,6 @@ from ckptstore.errors import CommitUnknownError
 from ckptstore.manifest import ManifestSource, decode_summary, encode
 
 __all__ = ["Request", "write"]
-
-_log = logging.getLogger("ckptstore")
 
 # Once the manifest was sent, a cancellation waits this long for the answer.
 _COMMIT_GRACE_S = 10.0
@@ -102,13 +98,7 @@ async def write(
 
     async def finish() -> None:
         known = clock.read()
-        await commit(
-            engine.backend,
-            manifest_key(request.collection, name.text),
-            data,
-            deadline=deadline,
-            chunks=table.chunks,
-        )
+        await commit(engine.backend, source.key, data, deadline=deadline, chunks=table.chunks)
         line.committed(name.text, known, {chunk.digest: chunk for chunk in table.chunks})
 
     try:
