@@ -3,50 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from metaflow.plugins.datastores.local_storage import LocalStorage
 from metaflow_extensions.ckptstore.plugins.checkpoint.current_checkpoint import CurrentCheckpoint
-from metaflow_extensions.ckptstore.plugins.checkpoint.options import DEFAULTS, parse_options
-from metaflow_extensions.ckptstore.plugins.checkpoint.place import Place
-from metaflow_extensions.ckptstore.plugins.checkpoint.scope import TaskIdentity
+from sessions import Flow, begin_attempt
 
 
-class Flow:
-    """As much of a flow as the state of one needs."""
-
-    _EPHEMERAL = ()
-    _datastore = None
-    name = "Flow"
-
-    def _get_parameters(self) -> list[Any]:
-        return []
-
-
-def attempt(number: int, root: Path, **state: Any) -> CurrentCheckpoint:
-    flow: Any = Flow()
-    vars(flow).update(state)
-    checkpoint = CurrentCheckpoint(
-        flow,
-        identity=TaskIdentity("Flow", "1", "train", "2", number, "user:ada", "_"),
-        options=parse_options(DEFAULTS),
-        place=Place(LocalStorage(str(root)), log=lambda message: None),
-        log=lambda message: None,
-    )
-    checkpoint.find("fresh")
-    return checkpoint
+def flow_at(epoch: int) -> Flow:
+    flow = Flow()
+    vars(flow).update(epoch=epoch)
+    return flow
 
 
 def test_what_a_given_up_attempt_saves_late_is_not_the_newest(tmp_path: Path) -> None:
-    first = attempt(0, tmp_path, epoch=1)
-    first.save("early")
-    second = attempt(1, tmp_path, epoch=2)
+    first = begin_attempt(0, tmp_path, flow_at(1))
+    CurrentCheckpoint(first).save("early")
+    second = begin_attempt(1, tmp_path, flow_at(2))
     assert second.info is not None
-    first.save("late, the successor has begun")
-    second.save("successor")
-    first.save("later still")
-    third = attempt(2, tmp_path)
+    CurrentCheckpoint(first).save("late, the successor has begun")
+    CurrentCheckpoint(second).save("successor")
+    CurrentCheckpoint(first).save("later still")
+    third = begin_attempt(2, tmp_path)
     assert third.info is not None
     assert third.info.name == "successor"
-    for checkpoint in (first, second, third):
-        checkpoint.close()
+    for session in (first, second, third):
+        session.close()

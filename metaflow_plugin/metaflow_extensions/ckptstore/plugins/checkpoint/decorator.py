@@ -20,6 +20,7 @@ from .options import DEFAULTS, Options, parse_options
 from .place import Place
 from .requirements import add_requirements, check_installed
 from .scope import TaskIdentity, index_path, namespace_scope
+from .session import Session
 
 __all__ = ["CheckpointDecorator"]
 
@@ -80,7 +81,7 @@ class CheckpointDecorator(StepDecorator):
 
     _options: Options
     _logger: Callable[..., None]
-    _checkpoint: CurrentCheckpoint | None = None
+    _session: Session | None = None
 
     def init(self) -> None:
         self._options = parse_options(self.attributes)
@@ -128,16 +129,18 @@ class CheckpointDecorator(StepDecorator):
             scope=namespace_scope(current.namespace, current.get("project_name"), current.get("branch_name")),
             index=index_path(getattr(flow, "_foreach_stack", None) or ()),
         )
-        self._checkpoint = CurrentCheckpoint(
+        self._session = Session(
             flow,
             identity=identity,
             options=self._options,
             place=Place(task_datastore._storage_impl, self._log),
             log=self._log,
         )
-        current._update_env({"checkpoint": self._checkpoint})  # type: ignore[no-untyped-call]  # Metaflow's
+        current._update_env(  # type: ignore[no-untyped-call]  # Metaflow's
+            {"checkpoint": CurrentCheckpoint(self._session)}
+        )
         if not is_fallback:
-            self._checkpoint.find(self._options.load_policy)
+            self._session.find_start()
 
     def task_decorate(
         self,
@@ -148,8 +151,8 @@ class CheckpointDecorator(StepDecorator):
         max_user_code_retries: int,
         ubf_context: Any,
     ) -> Callable[..., Any]:
-        checkpoint = self._checkpoint
-        if checkpoint is None:
+        session = self._session
+        if session is None:
             return step_func
 
         # The only place that is passed on every way out, SystemExit and KeyboardInterrupt too.
@@ -161,20 +164,20 @@ class CheckpointDecorator(StepDecorator):
                 completed = True
             finally:
                 if not completed:
-                    checkpoint.close_after_error()
-            checkpoint.close()
+                    session.close_after_error()
+            session.close()
             return result
 
         return finishing
 
     def task_post_step(self, *args: Any, **kwargs: Any) -> None:
         # A user's step decorator may have saved after the step.
-        if self._checkpoint is not None:
-            self._checkpoint.close()
+        if self._session is not None:
+            self._session.close()
 
     def task_exception(self, *args: Any, **kwargs: Any) -> None:
-        if self._checkpoint is not None:
-            self._checkpoint.close_after_error()
+        if self._session is not None:
+            self._session.close_after_error()
 
     def _log(self, message: str) -> None:
         self._logger(f"[@checkpoint] {message}", timestamp=False)

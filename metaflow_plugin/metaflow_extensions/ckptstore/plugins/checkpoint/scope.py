@@ -44,8 +44,8 @@ class TaskIdentity:
 
     @property
     def run(self) -> str:
-        """The task as the store's keys name it: all attempts of a task have one."""
-        return f"{self.run_id}/{self.task_id}"
+        """Who writes, as the store's keys name it: within a line, a run has one task of all attempts."""
+        return self.run_id
 
     @property
     def pathspec(self) -> str:

@@ -1,0 +1,101 @@
+"""Reading checkpoints: listing them, finding the one that a reference means, and what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import ckptstore
+
+from .artifact import CheckpointArtifact, parse_key
+from .description import describe
+from .errors import CheckpointArgumentError
+from .scope import NO_INDEX, parse_pathspec
+from .stores import Stores
+
+__all__ = ["Library", "Reference", "check_filters", "of_attempt"]
+
+Reference = CheckpointArtifact | Mapping[str, Any] | str
+
+
+class Library:
+    """The checkpoints that can be read from one place; it knows no flow and no task.
+
+    ``settle`` is called before anything is read: what is still being written
+    is then seen, and what failed is raised.
+    """
+
+    def __init__(self, stores: Stores, *, settle: Callable[[], None]) -> None:
+        self._stores = stores
+        self._settle = settle
+
+    def artifact(self, checkpoint: ckptstore.Checkpoint, store_url: str | None = None) -> CheckpointArtifact:
+        """Return what the user gets for a checkpoint; ``store_url``: where it is, if not in the own store."""
+        return CheckpointArtifact.from_checkpoint(
+            checkpoint, store_url=store_url or self._stores.url, inspect=self.inspect
+        )
+
+    def find(self, reference: Reference) -> tuple[ckptstore.CheckpointStore, ckptstore.CheckpointRef]:
+        """Return the store and the store's own reference of an artifact, its dict or its key.
+
+        Raises CheckpointArgumentError for anything else.
+        """
+        self._settle()
+        if isinstance(reference, str):
+            store = self._stores.own(create=False)
+            return store, parse_key(reference, store.store_id)
+        artifact = CheckpointArtifact.hydrate(reference)
+        return self._stores.holding(artifact), artifact.ref
+
+    def inspect(self, reference: Reference) -> dict[str, Any]:
+        """Return what a checkpoint holds, see ``CurrentCheckpoint.inspect``."""
+        store, ref = self.find(reference)
+        return describe(store.inspect(ref))
+
+    def in_line(
+        self, collection: str, *, name: str | None = None, run: str | None = None
+    ) -> list[CheckpointArtifact]:
+        """Return the checkpoints of one line, newest first; ``run``: of one run only."""
+        self._settle()
+        return [self.artifact(one) for one in self._stores.list_own(collection, label=name, run=run)]
+
+    def of_task(
+        self, task: object, *, name: str | None = None, scope: str | None = None
+    ) -> list[CheckpointArtifact]:
+        """Return the checkpoints of a task, newest first, wherever its datastore is.
+
+        ``task`` is a Task or its pathspec; ``scope`` is where it most likely ran.
+        """
+        flow, run_id, step, task_id = parse_pathspec(task)
+        self._settle()
+        pathspec = "/".join((flow, run_id, step, task_id))
+        found: list[ckptstore.Checkpoint] = []
+        if scope is not None:
+            likely = f"{flow}/{step}/{scope}/{NO_INDEX}"
+            found = _of(pathspec, self._stores.list_own(likely, label=name, run=run_id))
+        # A task of a foreach or of somebody else: the store's keys tell, at the price of a full listing.
+        found = found or _of(pathspec, self._stores.list_own(None, label=name, run=run_id))
+        if found:
+            return [self.artifact(checkpoint) for checkpoint in found]
+        elsewhere = self._stores.of_task(task)
+        if elsewhere is None:
+            return []
+        store, url = elsewhere
+        return [self.artifact(one, url) for one in _of(pathspec, store.list(label=name, run=run_id))]
+
+
+def check_filters(name: object, attempt: object) -> None:
+    """Raise CheckpointArgumentError unless both can narrow a listing."""
+    if attempt is not None and (type(attempt) is not int or attempt < 0):
+        raise CheckpointArgumentError(f"attempt must be a number from 0, not {attempt!r}.")
+    if name is not None and not isinstance(name, str):
+        raise CheckpointArgumentError(f"name must be a string, not {name!r}.")
+
+
+def of_attempt(artifacts: Sequence[CheckpointArtifact], attempt: int | None) -> list[CheckpointArtifact]:
+    """Return those of one attempt, or all."""
+    return [artifact for artifact in artifacts if attempt is None or artifact.attempt == attempt]
+
+
+def _of(pathspec: str, found: Iterable[ckptstore.Checkpoint]) -> list[ckptstore.Checkpoint]:
+    return [checkpoint for checkpoint in found if checkpoint.attributes.get("pathspec") == pathspec]

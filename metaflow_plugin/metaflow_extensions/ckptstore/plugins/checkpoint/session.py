@@ -1,0 +1,84 @@
+"""One attempt of a task, from its start to its end: what stands behind ``current.checkpoint``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from metaflow.flowspec import FlowSpec
+
+from .artifact import CheckpointArtifact
+from .flow_state import FlowState
+from .library import Library
+from .options import Options
+from .place import Place
+from .policies import find_start
+from .saving import Saver, size_text
+from .scope import TaskIdentity
+from .stores import Stores
+
+__all__ = ["Session"]
+
+
+class Session:
+    """The parts that one attempt works with, and how they end.
+
+    Created by the decorator. The store is opened when it is first needed, so a
+    step that never uses ``current.checkpoint`` pays nothing.
+    """
+
+    def __init__(
+        self,
+        flow: FlowSpec,
+        *,
+        identity: TaskIdentity,
+        options: Options,
+        place: Place,
+        log: Callable[[str], None],
+    ) -> None:
+        self.identity = identity
+        self.options = options
+        self.log = log
+        self.stores = Stores(place, log)
+        self.state = FlowState(flow, include=options.include, exclude=options.exclude, warn=log)
+        self.saver = Saver(identity, self.stores, collect=self._collect, log=log)
+        self.library = Library(self.stores, settle=self.saver.settle)
+        self.info: CheckpointArtifact | None = None
+        """The checkpoint that was found at the task's start."""
+
+    def find_start(self) -> None:
+        """Look for the checkpoint that this attempt starts from; the decorator calls it once."""
+        policy = self.options.load_policy
+        newest = find_start(policy, self.identity, self.stores)
+        if newest is not None:
+            self.info = self.library.artifact(newest)
+            self.log(f"found {self.described(self.info)}; current.checkpoint.load() restores it")
+        elif policy != "none" and (policy != "fresh" or self.identity.attempt > 0):
+            where = "this task's earlier attempts" if policy == "fresh" else self.identity.collection
+            self.log(f"no checkpoint of {where} was found")
+
+    def described(self, artifact: CheckpointArtifact) -> str:
+        """Return a checkpoint in a few words, for the log."""
+        task = "" if artifact.pathspec == self.identity.pathspec else f"{artifact.pathspec}, "
+        return f"{artifact.name!r} of {task}attempt {artifact.attempt} ({size_text(artifact.size)})"
+
+    def close(self) -> None:
+        """Finish the background saves and close the stores; a later use opens them again.
+
+        Raises the first error of a background save that nobody has seen.
+        """
+        try:
+            self.saver.settle()
+        finally:
+            self.stores.close()
+
+    def close_after_error(self) -> None:
+        """Close while an exception is on its way: what fails is told on the log and hides nothing."""
+        self.saver.finish()
+        try:
+            self.close()
+        except Exception as error:  # noqa: BLE001  # the step's own exception goes on
+            self.log(f"failed as the step ended: {type(error).__name__}: {error}")
+
+    def _collect(self) -> dict[str, Any]:
+        return self.state.collect()
