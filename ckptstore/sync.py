@@ -8,13 +8,14 @@ from types import TracebackType
 from typing import Any, Literal, overload
 
 from ckptstore import _pending
+from ckptstore._life import BackendFactory
 from ckptstore._loop import LoopThread
 from ckptstore._outcome import PendingSave
 from ckptstore.checkpoint import Checkpoint, CheckpointRef, Manifest
 from ckptstore.config import StoreConfig
 from ckptstore.errors import StoreClosedError
 from ckptstore.serializers import Registry
-from ckptstore.store import AsyncCheckpointStore, BackendFactory, What
+from ckptstore.store import AsyncCheckpointStore, What
 
 __all__ = ["CheckpointStore"]
 

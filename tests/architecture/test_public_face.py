@@ -41,7 +41,9 @@ def test_every_error_is_public_and_of_our_tree() -> None:
 
 
 def public(cls: type) -> dict[str, object]:
-    return {name: value for name, value in vars(cls).items() if not name.startswith("_")}
+    """What a class offers, also by the class it stands on; ``object`` has no public names."""
+    offered = {name: value for base in reversed(cls.__mro__) for name, value in vars(base).items()}
+    return {name: value for name, value in offered.items() if not name.startswith("_")}
 
 
 def test_async_and_sync_twins_have_the_same_methods_and_signatures() -> None:
