@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .artifact import CheckpointArtifact
 from .errors import CheckpointArgumentError, CheckpointException
-from .library import Reference, check_filters, of_attempt
+from .library import Reference, check_filters, choose_fields, of_attempt
 from .saving import check_save
 from .session import Session
 
@@ -57,35 +57,37 @@ class CurrentCheckpoint:
 
         Raises CheckpointArgumentError for a wrong argument, CheckpointException
         if nothing or not all of ``include`` is set, UnserializableError
-        naming the path of a value that cannot be saved, ckptstore.BackendError
+        naming the path of a value that cannot be saved, ckptstore.errors.BackendError
         when the storage fails, and the error of an earlier background save.
         """
         check_save(name, metadata, latest, wait)
         wait = not self._session.options.background if wait is None else wait
         return self._session.saver.save(name, metadata=metadata, latest=latest, wait=wait)
 
-    def load(self, reference: Reference | None = None) -> None:
+    def load(self, reference: Reference | None = None, *, fields: Sequence[str] | None = None) -> None:
         """Set the attributes that a checkpoint holds on ``self``, all of them or none.
 
         ``reference`` is an artifact, its dict or its key; without one it is the
-        checkpoint found at the task's start. Attributes that the checkpoint
-        does not hold stay as they are. What is pickled in it is trusted, as
-        Metaflow trusts its artifacts.
+        checkpoint found at the task's start. ``fields``: only attributes of
+        these names; what they share with others comes along inside them.
+        Attributes that the checkpoint does not hold stay as they are. What is
+        pickled in it is trusted, as Metaflow trusts its artifacts.
 
-        Raises CheckpointException if none was found at the start, or if a field
-        would have to replace a parameter, a property or a step; the store's
-        errors if the checkpoint is gone or damaged. ``self`` is untouched then.
+        Raises CheckpointException if none was found at the start, if a field
+        would have to replace a parameter, a property or a step, or if the
+        checkpoint holds no field of a name; the store's errors if it is gone or
+        damaged. ``self`` is untouched then.
         """
         session = self._session
         store, ref = session.library.find(self._meant(reference))
         started = time.perf_counter()
         checkpoint = store.inspect(ref).checkpoint
-        session.state.check_restorable(checkpoint.fields)
-        session.state.restore(store.load(ref, trusted=True))
+        chosen = choose_fields(checkpoint, fields)
+        session.state.check_restorable(chosen)
+        session.state.restore(store.load(ref, fields=chosen, trusted=True))
         session.saver.parent = checkpoint.ref
-        names = ", ".join(sorted(checkpoint.fields))
         what = session.described(session.library.artifact(checkpoint))
-        session.log(f"restored {what} in {time.perf_counter() - started:.2f} s: {names}")
+        session.log(f"restored {what} in {time.perf_counter() - started:.2f} s: {', '.join(sorted(chosen))}")
 
     def inspect(self, reference: Reference | None = None) -> dict[str, Any]:
         """Return what a checkpoint holds, without reading its data.
@@ -122,6 +124,26 @@ class CurrentCheckpoint:
             run = None if full_namespace else identity.run
             found = library.in_line(identity.collection, name=name, run=run)
         return of_attempt(found, attempt)
+
+    def delete(self, reference: Reference) -> None:
+        """Make a checkpoint invisible: it is not listed, found or loaded any more.
+
+        Its data stays for the store's grace (a day); until half of that
+        ``undelete`` brings it back. Idempotent. Raises as ``load`` does.
+        """
+        self._session.library.delete(reference)
+
+    def undelete(self, reference: Reference) -> None:
+        """Bring a deleted checkpoint back. Idempotent. Raises ckptstore.errors.CheckpointDeletedError if it is too late."""
+        self._session.library.undelete(reference)
+
+    def pin(self, reference: Reference) -> None:
+        """Keep retention away from a checkpoint, whatever ``keep`` says. Idempotent. Raises as ``load`` does."""
+        self._session.library.pin(reference)
+
+    def unpin(self, reference: Reference) -> None:
+        """Take the pin away. Idempotent. Raises as ``load`` does."""
+        self._session.library.unpin(reference)
 
     def _meant(self, reference: Reference | None) -> Reference:
         if reference is not None:

@@ -9,11 +9,12 @@ import ckptstore
 
 from .artifact import CheckpointArtifact, parse_key
 from .description import describe
-from .errors import CheckpointArgumentError
+from .errors import CheckpointArgumentError, CheckpointException
+from .reserved import attributes_of
 from .scope import NO_INDEX, parse_pathspec
 from .stores import Stores
 
-__all__ = ["Library", "Reference", "check_filters", "of_attempt"]
+__all__ = ["Library", "Reference", "check_filters", "choose_fields", "of_attempt"]
 
 Reference = CheckpointArtifact | Mapping[str, Any] | str
 
@@ -52,6 +53,26 @@ class Library:
         store, ref = self.find(reference)
         return describe(store.inspect(ref))
 
+    def delete(self, reference: Reference) -> None:
+        """Make a checkpoint invisible, see ``CurrentCheckpoint.delete``."""
+        store, ref = self.find(reference)
+        store.delete(ref)
+
+    def undelete(self, reference: Reference) -> None:
+        """Bring a deleted checkpoint back, see ``CurrentCheckpoint.undelete``."""
+        store, ref = self.find(reference)
+        store.undelete(ref)
+
+    def pin(self, reference: Reference) -> None:
+        """Keep retention away from a checkpoint."""
+        store, ref = self.find(reference)
+        store.pin(ref)
+
+    def unpin(self, reference: Reference) -> None:
+        """Take the pin away."""
+        store, ref = self.find(reference)
+        store.unpin(ref)
+
     def in_line(
         self, collection: str, *, name: str | None = None, run: str | None = None
     ) -> list[CheckpointArtifact]:
@@ -82,6 +103,26 @@ class Library:
             return []
         store, url = elsewhere
         return [self.artifact(one, url) for one in _of(pathspec, store.list(label=name, run=run_id))]
+
+
+def choose_fields(checkpoint: ckptstore.Checkpoint, fields: Sequence[str] | None) -> list[str]:
+    """Return the attributes that a load restores: all, or those of ``fields``.
+
+    Raises CheckpointArgumentError for what is no list of names, CheckpointException
+    for names that the checkpoint does not hold.
+    """
+    held = attributes_of(checkpoint.fields)
+    if fields is None:
+        return held
+    if isinstance(fields, str) or not fields or not all(isinstance(name, str) for name in fields):
+        raise CheckpointArgumentError(f"fields must be a list of attribute names, not {fields!r}.")
+    missing = sorted(set(fields) - set(held))
+    if missing:
+        raise CheckpointException(
+            f"checkpoint {checkpoint.label!r} holds no {', '.join(map(repr, missing))}; it holds "
+            f"{', '.join(held) or 'no attributes'}."
+        )
+    return [name for name in held if name in set(fields)]
 
 
 def check_filters(name: object, attempt: object) -> None:
