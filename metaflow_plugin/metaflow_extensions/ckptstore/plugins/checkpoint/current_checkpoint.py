@@ -134,7 +134,10 @@ class CurrentCheckpoint:
         self._session.library.delete(reference)
 
     def undelete(self, reference: Reference) -> None:
-        """Bring a deleted checkpoint back. Idempotent. Raises ckptstore.errors.CheckpointDeletedError if it is too late."""
+        """Bring a deleted checkpoint back. Idempotent.
+
+        Raises ckptstore.errors.CheckpointDeletedError if it is too late.
+        """
         self._session.library.undelete(reference)
 
     def pin(self, reference: Reference) -> None:
