@@ -28,6 +28,7 @@ __all__ = [
     "collection_of",
     "collection_prefix",
     "manifest_key",
+    "parse_chunk_key",
     "parse_name",
 ]
 
@@ -49,6 +50,7 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")
 _TOKEN = re.compile(r"[a-z0-9._-]|\+[a-z]|(?:=[0-9a-f]{2})+")
 # Controls, line ends of every kind and halves of surrogate pairs: nobody means them in a name.
 _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_CHUNK = re.compile(r"chunks/([0-9a-f]{2})/(\1[0-9a-f]{62})\.([0-9a-f]{16})\.([a-z0-9]{1,16})")
 _NAME = re.compile(r"([0-9a-f]{8})([0-9a-f]{12})~([^~/]*)~([^~/]*)~([0-9a-f]{32})")
 
 
@@ -144,6 +146,12 @@ def chunk_key(digest: bytes, nonce: bytes, codec: str) -> str:
     """Return the key of a chunk; it is computed, never stored."""
     text = digest.hex()
     return f"{CHUNKS}{text[:2]}/{text}.{nonce.hex()}.{codec}"
+
+
+def parse_chunk_key(key: str) -> tuple[bytes, bytes] | None:
+    """Return digest and nonce of a chunk's key, or None if it is not one of ours."""
+    match = _CHUNK.fullmatch(key)
+    return None if match is None else (bytes.fromhex(match.group(2)), bytes.fromhex(match.group(3)))
 
 
 def _check_text(what: str, value: object) -> str:

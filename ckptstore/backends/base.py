@@ -14,9 +14,11 @@ policy, retries nothing and knows nothing of checkpoints. What it must promise
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
+
+from ckptstore.errors import BackendError
 
 __all__ = ["Backend", "Buffer", "ObjectInfo", "Verdict"]
 
@@ -119,6 +121,29 @@ class Backend(ABC):
     @abstractmethod
     async def delete(self, key: str) -> None:
         """Remove the object, durably. Removing what is not there is no error."""
+
+    async def delete_many(self, keys: Sequence[str]) -> dict[str, BackendError]:
+        """Remove several objects, durably when this returns, and return what could not be removed, with why.
+
+        For garbage collection: at most a thousand keys. The default removes one
+        after another; a backend that can do better does so.
+        """
+        failed: dict[str, BackendError] = {}
+        for key in keys:
+            try:
+                await self.delete(key)
+            except BackendError as exc:
+                failed[key] = exc
+        return failed
+
+    async def sweep(self, before_s: float, *, dry_run: bool = False) -> tuple[int, int]:
+        """Remove what interrupted puts left behind and no listing shows; return how many, and their bytes.
+
+        Only what was last written before ``before_s``, by the storage's own time
+        in seconds since the epoch. ``dry_run``: count and remove nothing. A
+        storage that leaves nothing behind has nothing to do.
+        """
+        return 0, 0
 
     @abstractmethod
     def list(self, prefix: str, *, after: str = "") -> AsyncGenerator[ObjectInfo, None]:

@@ -7,7 +7,7 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Executor
 from itertools import islice
 from pathlib import Path
@@ -28,6 +28,7 @@ from ckptstore.backends._files import (
     write_all,
 )
 from ckptstore.backends._listing import scan
+from ckptstore.backends._removal import remove_many, sweep
 from ckptstore.backends._unsynced import UnsyncedFiles
 from ckptstore.backends.base import Backend, Buffer, ObjectInfo
 from ckptstore.errors import BackendError, StoreClosedError
@@ -106,6 +107,18 @@ class LocalBackend(Backend):
 
     async def delete(self, key: str) -> None:
         await self._finish(self._call(self._delete, key))
+
+    async def delete_many(self, keys: Sequence[str]) -> dict[str, BackendError]:
+        self._check_open()
+        failed = await self._finish(self._call(remove_many, self._root, keys, durable=self._full))
+        for key in keys:
+            if key not in failed:
+                self._unsynced.forget(key)
+        return failed
+
+    async def sweep(self, before_s: float, *, dry_run: bool = False) -> tuple[int, int]:
+        self._check_open()
+        return await self._finish(self._call(sweep, self._root, before_s, dry_run=dry_run))
 
     async def list(self, prefix: str, *, after: str = "") -> AsyncGenerator[ObjectInfo, None]:
         self._check_open()

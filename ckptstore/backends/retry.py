@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -101,6 +101,27 @@ class RetryBackend(Backend):
 
     async def delete(self, key: str) -> None:
         await self._tried(lambda: self.inner.delete(key), f"delete {key}", 0)
+
+    async def delete_many(self, keys: Sequence[str]) -> dict[str, BackendError]:
+        """Remove as the inner backend does; what failed in passing is tried again."""
+        attempt = _Attempts(self._policy, self._clock, 0)
+        given_up: dict[str, BackendError] = {}
+        left = list(keys)
+        while True:
+            batch = left
+            failed = await self._tried(lambda batch=batch: self.inner.delete_many(batch), "delete", 0)  # type: ignore[misc]
+            passing = {key: error for key, error in failed.items() if error.transient}
+            given_up |= {key: error for key, error in failed.items() if not error.transient}
+            if not passing:
+                return given_up
+            try:
+                await self._pause(attempt, next(iter(passing.values())))
+            except BackendError:
+                return given_up | passing
+            left = list(passing)
+
+    async def sweep(self, before_s: float, *, dry_run: bool = False) -> tuple[int, int]:
+        return await self._tried(lambda: self.inner.sweep(before_s, dry_run=dry_run), "sweep", 0)
 
     async def list(self, prefix: str, *, after: str = "") -> AsyncGenerator[ObjectInfo, None]:
         """List as the inner backend does; after a failure the listing goes on behind the last key."""

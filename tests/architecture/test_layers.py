@@ -14,11 +14,11 @@ PACKAGE = ROOT / "ckptstore"
 # and from modules before it on its own floor.
 FLOORS = (
     ("errors",),
-    ("config", "_budget", "_chunking", "_clock", "_memory", "_msgpack", "_tasks", "_workers"),
+    ("config", "_budget", "_chunking", "_clock", "_memory", "_msgpack", "_tasks", "_workers", "_gc_refs"),
     ("_keys", "_schema", "_metadata", "backends.base", "backends", "serializers", "codecs"),
     ("checkpoint", "_table", "_summary", "manifest", "_loop"),
     ("testing", "doctor", "_listing", "_snapshot", "_upload", "_commit", "_summaries", "_download"),
-    ("_line", "_marker", "_edit", "_writer", "_reader", "_pending", "_saves"),
+    ("_line", "_marker", "_edit", "_collect", "_writer", "_reader", "_pending", "_saves"),
     ("_life", "store"),
     ("_outcome", "sync"),
     ("ckptstore",),
