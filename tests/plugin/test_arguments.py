@@ -23,7 +23,7 @@ FLOWS = Path(__file__).with_name("flows")
         ({"load_policy": "latest"}, "load_policy must be 'fresh', 'eager', 'none' or None, not 'latest'"),
         ({"background": 1}, "background must be True or False"),
         ({"show_card": True}, "not available in this release"),
-        ({"temp_dir_root": "/tmp"}, "not available in this release"),
+        ({"temp_dir_root": 5}, "temp_dir_root must be the path of a folder, not 5"),
         ({"keep": 3}, "keep"),
     ],
     ids=lambda value: str(value),

@@ -100,7 +100,7 @@ class StateFlow(FlowSpec):
         del self.deep
         for arguments in ({"name": ""}, {"name": 5}, {"metadata": [1]}, {"latest": 1}, {"wait": "no"}):
             tell(**{f"wrong {arguments}": error_of(current.checkpoint.save, **arguments)})
-        tell(unknown=error_of(current.checkpoint.save, path="x"))
+        tell(unknown=error_of(current.checkpoint.save, folder="x"))
 
         self.epoch, self.big = 1, np.random.default_rng(0).integers(0, 256, 3 << 20, dtype=np.uint8)
         saved = current.checkpoint.save()

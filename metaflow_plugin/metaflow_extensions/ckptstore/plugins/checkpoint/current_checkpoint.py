@@ -9,6 +9,7 @@ from typing import Any
 from .artifact import CheckpointArtifact
 from .errors import CheckpointArgumentError, CheckpointException
 from .library import Reference, check_filters, choose_fields, of_attempt
+from .save_arguments import StrPath, name_and_path
 from .saving import check_save
 from .session import Session
 
@@ -38,40 +39,73 @@ class CurrentCheckpoint:
         """The line of checkpoints that this task continues: ``flow/step/scope/index``."""
         return self._session.identity.collection
 
+    @property
+    def directory(self) -> str:
+        """A private temporary directory whose files are saved with the attributes.
+
+        It is made when this is first used, with the files of the checkpoint
+        that was last loaded, or else of the one that was found at the task's
+        start; ``load()`` need not have been called. Its path stays the same
+        until the task ends, which removes it. Nothing in it is shared with the
+        store: what is overwritten here stays as it is in older checkpoints.
+
+        Raises CheckpointException if it cannot be made or the files are not
+        sound, and the store's errors if they cannot be loaded.
+        """
+        return self._session.files.directory
+
     def save(
         self,
-        name: str = DEFAULT_NAME,
+        name_or_path: StrPath | None = None,
+        /,
         metadata: Mapping[str, Any] | None = None,
         latest: bool = True,
         *,
+        name: str | None = None,
+        path: StrPath | None = None,
         wait: bool | None = None,
     ) -> CheckpointArtifact:
-        """Save the step's attributes and return the checkpoint's artifact.
+        """Save the step's attributes and files, and return the checkpoint's artifact.
 
-        ``name`` is any text, ``metadata`` plain values to note with it. With
-        ``latest=False`` it is saved and listed but never chosen at a task's
-        start. ``wait=True`` returns when it is durable, ``wait=False`` when all
-        is captured: the attributes may then be changed at once, and the end of
-        the step waits for the rest. The default is what ``@checkpoint`` says
-        (``background``).
+        ``name`` is any text (``mfchckpt`` if not given), ``metadata`` plain
+        values to note with it. With ``latest=False`` it is saved and listed but
+        never chosen at a task's start. ``wait=True`` returns when it is
+        durable, ``wait=False`` when all is captured: attributes and files may
+        then be changed at once, and the end of the step waits for the rest. The
+        default is what ``@checkpoint`` says (``background``).
+
+        The files are those of ``directory``, if it was used; with ``path``
+        instead those of that directory, or that one file, which is then what
+        ``directory`` begins with. They are read into memory for the time of the
+        save, all of them each time. The first argument is the name, or a path
+        if it is a path object, if ``name`` is given too, or if it starts with
+        ``/``, ``./`` or ``../``.
 
         Raises CheckpointArgumentError for a wrong argument, CheckpointException
-        if nothing or not all of ``include`` is set, UnserializableError
+        if nothing or not all of ``include`` is set, or for a file that cannot
+        be saved or does not stop changing, UnserializableError
         naming the path of a value that cannot be saved, ckptstore.errors.BackendError
         when the storage fails, and the error of an earlier background save.
         """
+        session = self._session
+        name, files = name_and_path(
+            name_or_path, name=name, path=path, default=DEFAULT_NAME, log=session.files.tell_once
+        )
         check_save(name, metadata, latest, wait)
-        wait = not self._session.options.background if wait is None else wait
-        return self._session.saver.save(name, metadata=metadata, latest=latest, wait=wait)
+        wait = not session.options.background if wait is None else wait
+        return session.saver.save(name, metadata=metadata, latest=latest, wait=wait, path=files)
 
     def load(self, reference: Reference | None = None, *, fields: Sequence[str] | None = None) -> None:
-        """Set the attributes that a checkpoint holds on ``self``, all of them or none.
+        """Set the attributes that a checkpoint holds on ``self``, and its files: all of it or nothing.
 
         ``reference`` is an artifact, its dict or its key; without one it is the
         checkpoint found at the task's start. ``fields``: only attributes of
         these names; what they share with others comes along inside them.
-        Attributes that the checkpoint does not hold stay as they are. What is
-        pickled in it is trusted, as Metaflow trusts its artifacts.
+        Attributes that the checkpoint does not hold stay as they are. Without
+        ``fields``, ``directory`` gets the checkpoint's files and no others, at
+        once if it is in use, else when it first is; if the checkpoint was saved
+        without a directory, it stays as it is. What is pickled in it is
+        trusted, as Metaflow trusts its artifacts.
 
         Raises CheckpointException if none was found at the start, if a field
         would have to replace a parameter, a property or a step, or if the
@@ -79,15 +113,21 @@ class CurrentCheckpoint:
         damaged. ``self`` is untouched then.
         """
         session = self._session
-        store, ref = session.library.find(self._meant(reference))
+        reference = self._meant(reference)
+        store, ref = session.library.find(reference)
         started = time.perf_counter()
-        checkpoint = store.inspect(ref).checkpoint
+        manifest = store.inspect(ref)
+        checkpoint = manifest.checkpoint
         chosen = choose_fields(checkpoint, fields)
         session.state.check_restorable(chosen)
-        session.state.restore(store.load(ref, fields=chosen, trusted=True))
+        with session.files.staged(reference, store, manifest, wanted=fields is None) as move_in:
+            values = store.load(ref, fields=chosen, trusted=True)
+            move_in()
+            session.state.restore(values)
         session.saver.parent = checkpoint.ref
         what = session.described(session.library.artifact(checkpoint))
-        session.log(f"restored {what} in {time.perf_counter() - started:.2f} s: {', '.join(sorted(chosen))}")
+        names = ", ".join(sorted(chosen)) or "no attributes"
+        session.log(f"restored {what} in {time.perf_counter() - started:.2f} s: {names}")
 
     def inspect(self, reference: Reference | None = None) -> dict[str, Any]:
         """Return what a checkpoint holds, without reading its data.
@@ -96,7 +136,9 @@ class CurrentCheckpoint:
         ``type``, ``format`` (``tree`` is plain data, ``pickle`` is not),
         ``bytes``, ``stored_bytes``, ``new_bytes``, ``globals`` (what a pickled
         part imports) and ``leaves`` (arrays and tensors with path, dtype, shape
-        and bytes). Raises as ``load`` does.
+        and bytes); and ``files``: relative path to a mapping with ``bytes``,
+        ``stored_bytes``, ``new_bytes``, ``mode`` and ``link`` (where a link
+        leads to, None for a file). Raises as ``load`` does.
         """
         return self._session.library.inspect(self._meant(reference))
 

@@ -58,7 +58,8 @@ class CheckpointDecorator(StepDecorator):
     exclude : List[str], optional, default None
         Attributes not to save. Not together with include.
     temp_dir_root : str, optional, default None
-        Not available in this release: must be None.
+        The folder in which `current.checkpoint.directory` is made, itself made if need be.
+        By default where temporary files go.
     show_card : bool, default False
         Not available in this release: must be False.
     background : bool, default False
@@ -171,13 +172,17 @@ class CheckpointDecorator(StepDecorator):
         return finishing
 
     def task_post_step(self, *args: Any, **kwargs: Any) -> None:
-        # A user's step decorator may have saved after the step.
+        # A user's step decorator may have saved after the step, so the files stay until here.
         if self._session is not None:
-            self._session.close()
+            try:
+                self._session.close()
+            finally:
+                self._session.files.close()
 
     def task_exception(self, *args: Any, **kwargs: Any) -> None:
         if self._session is not None:
             self._session.close_after_error()
+            self._session.files.close()
 
     def _log(self, message: str) -> None:
         self._logger(f"[@checkpoint] {message}", timestamp=False)

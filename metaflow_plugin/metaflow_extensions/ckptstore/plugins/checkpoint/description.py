@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import ckptstore
+
+from .reserved import attributes_of
 
 __all__ = ["describe"]
 
 MANIFEST_VERSION = 1
 
 
-def describe(manifest: ckptstore.Manifest) -> dict[str, Any]:
-    """Return a mapping of plain values: ``version`` and ``fields``, see ``CurrentCheckpoint.inspect``."""
+def describe(manifest: ckptstore.Manifest, files: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping of plain values, see ``CurrentCheckpoint.inspect``; ``files`` are part of it."""
     return {
         "version": MANIFEST_VERSION,
-        "fields": {name: _field(field) for name, field in manifest.fields.items()},
+        "fields": {name: _field(manifest.fields[name]) for name in attributes_of(manifest.fields)},
+        "files": dict(files),
     }
 
 

@@ -56,12 +56,13 @@ class FlowState:
         self._inherited: dict[str, Any] = {}
         self._unreadable: set[str] = set()
 
-    def collect(self) -> dict[str, Any]:
+    def collect(self, *, may_be_none: bool = False) -> dict[str, Any]:
         """Return the values by name, the objects themselves.
 
         An inherited artifact that the step never touched is read once and kept
         here, not on the flow, where Metaflow would persist it anew. Raises
-        CheckpointException if a name of ``include`` is not set, or nothing is.
+        CheckpointException if a name of ``include`` is not set, or nothing is
+        (unless there ``may_be_none``: files are saved).
         """
         own = {name: value for name, value in vars(self._flow).items() if self._is_state(name, value)}
         for name in own:
@@ -71,10 +72,11 @@ class FlowState:
         }
         if self._include is not None:
             self._require_included(values)
-        if not values:
+        if not values and not may_be_none:
             raise CheckpointException(
-                "there is nothing to save: no attribute is set on self. Set the state that the step "
-                "needs to go on, such as self.epoch and self.model, before current.checkpoint.save()."
+                "there is nothing to save: no attribute is set on self. Set the state that the step needs to "
+                "go on, such as self.epoch and self.model, before current.checkpoint.save(), or write "
+                "files to current.checkpoint.directory."
             )
         return values
 

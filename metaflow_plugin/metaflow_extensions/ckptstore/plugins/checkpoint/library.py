@@ -9,6 +9,7 @@ import ckptstore
 
 from .artifact import CheckpointArtifact, parse_key
 from .description import describe
+from .directory_restore import describe_files
 from .errors import CheckpointArgumentError, CheckpointException
 from .reserved import attributes_of
 from .scope import NO_INDEX, parse_pathspec
@@ -51,7 +52,9 @@ class Library:
     def inspect(self, reference: Reference) -> dict[str, Any]:
         """Return what a checkpoint holds, see ``CurrentCheckpoint.inspect``."""
         store, ref = self.find(reference)
-        return describe(store.inspect(ref))
+        manifest = store.inspect(ref)
+        files = describe_files(manifest.fields, lambda names: store.load(ref, fields=names))
+        return describe(manifest, files)
 
     def delete(self, reference: Reference) -> None:
         """Make a checkpoint invisible, see ``CurrentCheckpoint.delete``."""

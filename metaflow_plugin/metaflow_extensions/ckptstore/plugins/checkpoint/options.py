@@ -30,6 +30,7 @@ class Options:
     include: tuple[str, ...] | None
     exclude: tuple[str, ...]
     background: bool
+    temp_dir_root: str | None = None
 
 
 def parse_options(attributes: Mapping[str, Any]) -> Options:
@@ -51,17 +52,20 @@ def parse_options(attributes: Mapping[str, Any]) -> Options:
             "include and exclude are mutually exclusive: include names all that is saved, "
             "exclude what is left out of everything. Give one of them."
         )
-    if attributes["temp_dir_root"] is not None:
+    temp_dir_root = attributes["temp_dir_root"]
+    if temp_dir_root is not None and (not isinstance(temp_dir_root, str) or not temp_dir_root):
         raise CheckpointArgumentError(
-            "temp_dir_root is not available in this release: it says where the files of "
-            "current.checkpoint.directory lie, which this release does not have. Leave it out."
+            f"temp_dir_root must be the path of a folder, not {temp_dir_root!r}: "
+            "current.checkpoint.directory is made in it."
         )
     if _flag("show_card", attributes["show_card"]):
         raise CheckpointArgumentError(
             "show_card=True is not available in this release, which has no card yet. "
             "Leave it out, or say show_card=False."
         )
-    return Options(policy, include, exclude or (), _flag("background", attributes["background"]))
+    return Options(
+        policy, include, exclude or (), _flag("background", attributes["background"]), temp_dir_root
+    )
 
 
 def _names(option: str, value: object) -> tuple[str, ...] | None:

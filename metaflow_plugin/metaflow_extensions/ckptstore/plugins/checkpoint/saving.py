@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import ckptstore
@@ -47,7 +48,7 @@ class Saver:
         identity: TaskIdentity,
         stores: Stores,
         *,
-        collect: Callable[[], Mapping[str, Any]],
+        collect: Callable[[Path | None], Mapping[str, Any]],
         log: Callable[[str], None],
     ) -> None:
         self._identity = identity
@@ -61,11 +62,17 @@ class Saver:
         """The checkpoint that the state was restored from."""
 
     def save(
-        self, name: str, *, metadata: Mapping[str, Any] | None, latest: bool, wait: bool
+        self,
+        name: str,
+        *,
+        metadata: Mapping[str, Any] | None,
+        latest: bool,
+        wait: bool,
+        path: Path | None = None,
     ) -> CheckpointArtifact:
         """Save the state as it is now, see ``CurrentCheckpoint.save``."""
         self.settle()
-        request = self._request(name, metadata, latest)
+        request = self._request(name, metadata, latest, path)
         started_s = time.perf_counter()
         if not wait:
             return self._save_in_background(name, request, started_s)
@@ -105,10 +112,12 @@ class Saver:
             self._flights.pop(0)
         return errors
 
-    def _request(self, name: str, metadata: Mapping[str, Any] | None, latest: bool) -> dict[str, Any]:
+    def _request(
+        self, name: str, metadata: Mapping[str, Any] | None, latest: bool, path: Path | None
+    ) -> dict[str, Any]:
         return {
             "collection": self._identity.collection,
-            "values": self._collect(),
+            "values": self._collect(path),
             "label": name,
             "run": self._identity.run,
             "metadata": dict(metadata or {}),

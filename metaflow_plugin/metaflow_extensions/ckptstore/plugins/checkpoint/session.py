@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from metaflow.flowspec import FlowSpec
+
+import ckptstore
 
 from .artifact import CheckpointArtifact
 from .flow_state import FlowState
@@ -16,6 +19,7 @@ from .policies import find_start
 from .saving import Saver, size_text
 from .scope import TaskIdentity
 from .stores import Stores
+from .task_files import TaskFiles
 
 __all__ = ["Session"]
 
@@ -43,6 +47,13 @@ class Session:
         self.state = FlowState(flow, include=options.include, exclude=options.exclude, warn=log)
         self.saver = Saver(identity, self.stores, collect=self._collect, log=log)
         self.library = Library(self.stores, settle=self.saver.settle)
+        self.files = TaskFiles(
+            options.temp_dir_root,
+            library=self.library,
+            start=lambda: self.info,
+            restored=self._resume_from,
+            log=log,
+        )
         self.info: CheckpointArtifact | None = None
         """The checkpoint that was found at the task's start."""
 
@@ -80,5 +91,11 @@ class Session:
         except Exception as error:  # noqa: BLE001  # the step's own exception goes on
             self.log(f"failed as the step ended: {type(error).__name__}: {error}")
 
-    def _collect(self) -> dict[str, Any]:
-        return self.state.collect()
+    def _resume_from(self, ref: ckptstore.CheckpointRef) -> None:
+        # A step may take up the files of a checkpoint and never call load().
+        if self.saver.parent is None:
+            self.saver.parent = ref
+
+    def _collect(self, path: Path | None) -> dict[str, Any]:
+        files = self.files.fields(path)
+        return self.state.collect(may_be_none=bool(files)) | files
