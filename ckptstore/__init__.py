@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ckptstore.checkpoint import Checkpoint, CheckpointRef, FieldInfo, LeafInfo, Manifest, Sizes
     from ckptstore.config import Limits, StoreConfig
     from ckptstore.errors import CheckpointStoreError
+    from ckptstore.retention import Keep, best, every, last, max_age
     from ckptstore.serializers import Registry
     from ckptstore.store import AsyncCheckpointStore
     from ckptstore.sync import CheckpointStore
@@ -40,6 +41,7 @@ _HOMES = {
     "CheckpointStore": "ckptstore.sync",
     "CheckpointStoreError": "ckptstore.errors",
     "FieldInfo": "ckptstore.checkpoint",
+    "Keep": "ckptstore.retention",
     "LeafInfo": "ckptstore.checkpoint",
     "Limits": "ckptstore.config",
     "Manifest": "ckptstore.checkpoint",
@@ -49,7 +51,11 @@ _HOMES = {
     "Registry": "ckptstore.serializers",
     "Sizes": "ckptstore.checkpoint",
     "StoreConfig": "ckptstore.config",
+    "best": "ckptstore.retention",
     "errors": "ckptstore.errors:",
+    "every": "ckptstore.retention",
+    "last": "ckptstore.retention",
+    "max_age": "ckptstore.retention",
 }
 
 __all__ = [
@@ -61,6 +67,7 @@ __all__ = [
     "CheckpointStore",
     "CheckpointStoreError",
     "FieldInfo",
+    "Keep",
     "LeafInfo",
     "Limits",
     "Manifest",
@@ -70,7 +77,11 @@ __all__ = [
     "Registry",
     "Sizes",
     "StoreConfig",
+    "best",
     "errors",
+    "every",
+    "last",
+    "max_age",
 ]
 
 

@@ -74,8 +74,10 @@ async def undelete(backend: Backend, source: ManifestSource, grace_s: float, clo
 
 
 async def pin(backend: Backend, source: ManifestSource) -> None:
+    """Put the pin, and look whether somebody's retention was faster."""
     await _require_manifest(backend, source)
     await backend.put(source.key + PIN, _PIN_BYTES, if_absent=True)
+    await require_live(backend, source)
 
 
 async def unpin(backend: Backend, source: ManifestSource) -> None:

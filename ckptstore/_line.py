@@ -15,11 +15,11 @@ from ckptstore._msgpack import pack
 from ckptstore._summaries import read_manifest
 from ckptstore._table import ChunkEntry
 from ckptstore._upload import Engine
-from ckptstore.backends.base import Backend
+from ckptstore.backends.base import Backend, ObjectInfo
 from ckptstore.errors import CheckpointNotFoundError, FormatError, IntegrityError, LimitExceededError
 from ckptstore.manifest import ManifestSource
 
-__all__ = ["Base", "Line", "open_line", "refresh"]
+__all__ = ["Base", "Line", "mark", "open_line", "refresh"]
 
 _log = logging.getLogger("ckptstore")
 
@@ -76,7 +76,7 @@ async def open_line(engine: Engine, collection: str, *, store_id: str, clock: Cl
     if live is not None:
         line.base = await _read_base(engine, live, known, store_id)
     if newest is None:
-        await _mark(backend, collection)
+        await mark(backend, collection)
     return line
 
 
@@ -95,9 +95,10 @@ async def refresh(engine: Engine, line: Line, *, clock: Clock, max_age_s: float)
                 return
 
 
-async def _mark(backend: Backend, collection: str) -> None:
+async def mark(backend: Backend, collection: str) -> ObjectInfo:
+    """See to it that the collection's marker stands, and return the answer to that put."""
     key = collection_prefix(collection) + COLLECTION_MARKER
-    await backend.put(key, pack({"collection": collection}), if_absent=True)
+    return await backend.put(key, pack({"collection": collection}), if_absent=True)
 
 
 async def _read_base(engine: Engine, entry: Entry, known: Reading, store_id: str) -> Base | None:

@@ -24,11 +24,12 @@ __all__ = ["Entry", "collections", "entries"]
 
 @dataclass(slots=True)
 class Entry:
-    """One checkpoint in a listing: its name, and whether it is deleted or pinned."""
+    """One checkpoint in a listing: its name, its manifest's object, and whether it is deleted or pinned."""
 
     collection: str
     text: str
     name: CheckpointName
+    info: ObjectInfo
     tombstone: ObjectInfo | None = None
     pinned: bool = False
 
@@ -61,7 +62,7 @@ async def entries(backend: Backend, collection: str) -> AsyncGenerator[Entry, No
             continue
         if last is not None:
             yield last
-        last = Entry(collection, text, name)
+        last = Entry(collection, text, name, key)
     if last is not None:
         yield last
     if empty:

@@ -10,6 +10,8 @@ from ckptstore._line import Line, open_line
 from ckptstore._marker import StoreMarker
 from ckptstore._memory import Arena
 from ckptstore._pending import PendingSave
+from ckptstore._retention import Retention, Wish
+from ckptstore._retention_runs import RetentionRuns
 from ckptstore._snapshot import Snapshot, take_snapshot
 from ckptstore._tasks import in_worker, wait_for_end
 from ckptstore._upload import Engine
@@ -32,6 +34,8 @@ class Saves:
         self._marker = marker
         self._registry = registry
         self._clock = clock
+        self.retention = Retention(engine, marker.store_id, self.forget)
+        self._runs = RetentionRuns(self.retention)
         self._arena = Arena()
         self._lines: dict[str, Line] = {}
         self._in_flight = asyncio.Lock()
@@ -81,28 +85,42 @@ class Saves:
         if line is not None:
             line.forget(source.name)
 
+    def known(self, collection: str) -> frozenset[str]:
+        """Return names that a listing of the collection must show: no garbage collection can have taken them."""
+        line = self._lines.get(collection)
+        base = None if line is None else line.base
+        if base is None or self._clock.elapsed_s(base.known) > self._marker.max_save_s:
+            return frozenset()
+        return frozenset({base.text})
+
     async def settled(self) -> None:
-        """Wait until no background save is in flight, however they end."""
+        """Wait until the background saves up to now have ended, however, and the retention that follows them."""
         for pending in list(self._pending):
             await pending.ended()
+        await self._runs.settled()
 
     async def idle(self) -> None:
-        """Wait until no save at all is in flight, also of another task's."""
-        await self.settled()
-        async with self._in_flight:
-            return
+        """Wait until nothing at all is in flight, also of another task's."""
+        while True:
+            await self.settled()
+            async with self._in_flight:
+                if not self._runs.busy:
+                    return
 
     async def stop(self, timeout_s: float = 0.0) -> list[str]:
-        """Give what is in flight this long, cancel it, wait for its end, and name what was not committed.
+        """Give what is in flight this long in all, cancel it, wait for its end, and name what was not committed.
 
         A cancellation does not shorten it: no save outlives its store.
         """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
         running = [pending for pending in self._pending if not pending.done()]
         writing = self._writing
         if writing is not None:
             await wait_for_end(writing, timeout_s)
             writing.cancel()
             await wait_for_end(writing)
+        await self._runs.stop(max(0.0, until - loop.time()))
         await wait_for_end(asyncio.ensure_future(self.settled()))
         return [pending.name for pending in running if pending.future.exception() is not None]
 
@@ -128,7 +146,7 @@ class Saves:
         )
 
     async def _write(self, request: Request, snapshot: Snapshot) -> Checkpoint:
-        return await write(
+        checkpoint = await write(
             self._engine,
             await self._line(request.collection),
             request,
@@ -137,6 +155,19 @@ class Saves:
             clock=self._clock,
             max_save_s=self._marker.max_save_s,
         )
+        if request.keep is not None:
+            if request.keep.reads:
+                self.retention.remember(checkpoint)
+            self._runs.start(
+                Wish(
+                    collection=request.collection,
+                    keep=request.keep,
+                    run=request.run,
+                    protect=request.protect,
+                    own=checkpoint.ref.name,
+                )
+            )
+        return checkpoint
 
     async def _line(self, collection: str) -> Line:
         line = self._lines.get(collection)

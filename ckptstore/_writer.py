@@ -20,6 +20,7 @@ from ckptstore._upload import Engine, Progress, Upload
 from ckptstore.checkpoint import Checkpoint, CheckpointRef, FieldInfo, LeafInfo
 from ckptstore.errors import CommitUnknownError
 from ckptstore.manifest import ManifestSource, decode_summary, encode
+from ckptstore.retention import Keep
 
 __all__ = ["Request", "write"]
 
@@ -29,7 +30,10 @@ _COMMIT_GRACE_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is saved under which names; everything is checked and plain."""
+    """What is saved under which names; everything is checked and plain.
+
+    ``keep`` is the retention that follows, ``protect`` are names that it leaves alone.
+    """
 
     collection: str
     label: str | None
@@ -37,6 +41,8 @@ class Request:
     metadata: Mapping[str, Any]
     attributes: Mapping[str, Any]
     parent: CheckpointRef | None
+    keep: Keep | None
+    protect: frozenset[str]
     started: Reading
     progress: Progress = field(default_factory=Progress)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import builtins
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Literal, overload
 
 from ckptstore import _edit
@@ -13,11 +15,13 @@ from ckptstore._listing import collections, entries
 from ckptstore._metadata import plain_metadata
 from ckptstore._pending import PendingSave
 from ckptstore._reader import load
+from ckptstore._retention import Wish, check_keep, protected_names
 from ckptstore._summaries import read_summary_of
 from ckptstore._writer import Request
 from ckptstore.checkpoint import Checkpoint, CheckpointRef, Manifest
 from ckptstore.errors import CheckpointNotFoundError, ConfigError
 from ckptstore.manifest import ManifestSource
+from ckptstore.retention import Keep
 
 __all__ = ["AsyncCheckpointStore"]
 
@@ -42,6 +46,8 @@ class AsyncCheckpointStore(StoreLife):
         metadata: Mapping[str, object] | None = None,
         attributes: Mapping[str, object] | None = None,
         parent: CheckpointRef | None = None,
+        keep: Keep | None = None,
+        protect: Iterable[Checkpoint | CheckpointRef] = (),
         wait: Literal[True] = True,
     ) -> Checkpoint: ...
     @overload
@@ -55,6 +61,8 @@ class AsyncCheckpointStore(StoreLife):
         metadata: Mapping[str, object] | None = None,
         attributes: Mapping[str, object] | None = None,
         parent: CheckpointRef | None = None,
+        keep: Keep | None = None,
+        protect: Iterable[Checkpoint | CheckpointRef] = (),
         wait: Literal[False],
     ) -> PendingSave: ...
     @overload
@@ -68,6 +76,8 @@ class AsyncCheckpointStore(StoreLife):
         metadata: Mapping[str, object] | None = None,
         attributes: Mapping[str, object] | None = None,
         parent: CheckpointRef | None = None,
+        keep: Keep | None = None,
+        protect: Iterable[Checkpoint | CheckpointRef] = (),
         wait: bool,
     ) -> Checkpoint | PendingSave: ...
     async def save(
@@ -80,6 +90,8 @@ class AsyncCheckpointStore(StoreLife):
         metadata: Mapping[str, object] | None = None,
         attributes: Mapping[str, object] | None = None,
         parent: CheckpointRef | None = None,
+        keep: Keep | None = None,
+        protect: Iterable[Checkpoint | CheckpointRef] = (),
         wait: bool = True,
     ) -> Checkpoint | PendingSave:
         """Save the values as one checkpoint, all or nothing.
@@ -90,6 +102,13 @@ class AsyncCheckpointStore(StoreLife):
         ``metadata``: your own small facts, at most 1 MiB. ``attributes``: the
         same for a layer above yours. ``parent``: the checkpoint resumed from.
 
+        ``keep``: once this checkpoint is durable and visible, delete what no
+        rule keeps of this collection and run (of those saved without a run, if
+        there is none here), as ``retain`` does; this checkpoint, ``parent`` and
+        those in ``protect`` stay too. It goes on in the background and delays
+        no save; whatever looks into the store waits for it, and so does
+        ``aclose``. If it fails, that is logged, and the next save tries again.
+
         With ``wait`` the checkpoint is durable when this returns, and the values
         must not change before. With ``wait=False`` they are copied first and may
         change as soon as this returns; the save goes on in the background, and
@@ -97,29 +116,49 @@ class AsyncCheckpointStore(StoreLife):
         ``committed`` yourself. One save is in flight at a time (see
         ``StoreConfig.on_busy``).
 
-        Raises InvalidNameError, ConfigError, UnserializableError,
-        LimitExceededError, BusyError, BackendError, SaveExpiredError and
-        CommitUnknownError; what an earlier background save failed with.
+        Raises InvalidNameError, InvalidPolicyError, ConfigError,
+        UnserializableError, LimitExceededError, BusyError, BackendError,
+        SaveExpiredError and CommitUnknownError; what an earlier background save failed with.
         """
+        request, values = self._request(
+            collection, values, label, run, metadata, attributes, parent, keep, protect
+        )
+        return await self._saves.save(request, values, wait=wait)
+
+    def _request(
+        self,
+        collection: str,
+        values: Mapping[str, object],
+        label: str | None,
+        run: str | None,
+        metadata: Mapping[str, object] | None,
+        attributes: Mapping[str, object] | None,
+        parent: CheckpointRef | None,
+        keep: Keep | None,
+        protect: Iterable[Checkpoint | CheckpointRef],
+    ) -> tuple[Request, dict[str, object]]:
+        """Check what a save was given, before anything is read or written."""
         self._check_open()
         collection = check_collection(collection)
-        label_and_run = check_run_and_label(run, label)
+        run, label = check_run_and_label(run, label)
         if not isinstance(values, Mapping):
             raise ConfigError(f"values must be a mapping of names to values, not {type(values).__name__}")
-        values = {check_field(name): value for name, value in values.items()}
         if parent is not None and not isinstance(parent, CheckpointRef):
             raise ConfigError(f"parent must be a CheckpointRef, not {type(parent).__name__}")
         limits = self._engine.config.limits
         request = Request(
             collection=collection,
-            run=label_and_run[0],
-            label=label_and_run[1],
+            run=run,
+            label=label,
             metadata=plain_metadata("metadata", metadata, limits),
             attributes=plain_metadata("attributes", attributes, limits),
             parent=parent,
+            keep=None if keep is None else check_keep(keep),
+            protect=protected_names(protect, collection, self.store_id)
+            | protected_names((parent,) if parent else (), collection, self.store_id),
             started=self._clock.read(),
         )
-        return await self._saves.save(request, values, wait=wait)
+        return request, {check_field(name): value for name, value in values.items()}
 
     async def begin(self, collection: str) -> None:
         """Open a collection for writing now, instead of at the first save.
@@ -194,6 +233,38 @@ class AsyncCheckpointStore(StoreLife):
                         continue  # deleted and collected since the listing
                     yield manifest.checkpoint
 
+    async def retain(
+        self,
+        collection: str,
+        keep: Keep,
+        *,
+        run: str | None = None,
+        protect: Iterable[Checkpoint | CheckpointRef] = (),
+        dry_run: bool = False,
+    ) -> builtins.list[Checkpoint]:
+        """Delete what no rule of ``keep`` keeps, and return it, newest first; with ``dry_run`` only return it.
+
+        ``run``: judge only what was saved with this run. Whatever the rules say,
+        pinned checkpoints, those in ``protect`` and the newest (of the
+        collection, and of ``run``) stay. Deleted is as by ``delete``: invisible
+        at once, and ``undelete`` brings it back for a while. Idempotent.
+
+        Raises InvalidPolicyError, InvalidNameError, ConfigError before anything
+        is read; BackendError, and then some may be deleted;
+        BackendProtocolError for a listing that contradicts itself, and then none is.
+        """
+        self._check_open()
+        wish = Wish(
+            collection=check_collection(collection),
+            keep=check_keep(keep),
+            run=check_run_and_label(run, None)[0],
+            all_runs=run is None,
+            protect=protected_names(protect, collection, self.store_id),
+        )
+        await self._saves.settled()
+        wish = replace(wish, shown=self._saves.known(collection))
+        return await self._saves.retention.report(wish, dry_run=dry_run)
+
     async def delete(self, what: What) -> None:
         """Make a checkpoint invisible; its data stays for the store's grace, ``undelete`` brings it back.
 
@@ -213,7 +284,9 @@ class AsyncCheckpointStore(StoreLife):
 
     async def pin(self, what: What) -> None:
         """Keep retention away from a checkpoint. Idempotent. Raises as ``delete``, and CheckpointDeletedError."""
-        await _edit.pin(self._engine.backend, await self._source(what))
+        source = await self._source(what)
+        async with self._saves.retention.quiet(source.collection):
+            await _edit.pin(self._engine.backend, source)
 
     async def unpin(self, what: What) -> None:
         """Take the pin away. Idempotent. Raises as ``pin``."""

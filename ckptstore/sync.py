@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, overload
 
@@ -14,6 +15,7 @@ from ckptstore._outcome import PendingSave
 from ckptstore.checkpoint import Checkpoint, CheckpointRef, Manifest
 from ckptstore.config import StoreConfig
 from ckptstore.errors import StoreClosedError
+from ckptstore.retention import Keep
 from ckptstore.serializers import Registry
 from ckptstore.store import AsyncCheckpointStore, What
 
@@ -82,6 +84,8 @@ class CheckpointStore:
         metadata: Mapping[str, object] | None = None,
         attributes: Mapping[str, object] | None = None,
         parent: CheckpointRef | None = None,
+        keep: Keep | None = None,
+        protect: Iterable[Checkpoint | CheckpointRef] = (),
         wait: Literal[True] = True,
     ) -> Checkpoint: ...
     @overload
@@ -95,6 +99,8 @@ class CheckpointStore:
         metadata: Mapping[str, object] | None = None,
         attributes: Mapping[str, object] | None = None,
         parent: CheckpointRef | None = None,
+        keep: Keep | None = None,
+        protect: Iterable[Checkpoint | CheckpointRef] = (),
         wait: Literal[False],
     ) -> PendingSave: ...
     @overload
@@ -108,6 +114,8 @@ class CheckpointStore:
         metadata: Mapping[str, object] | None = None,
         attributes: Mapping[str, object] | None = None,
         parent: CheckpointRef | None = None,
+        keep: Keep | None = None,
+        protect: Iterable[Checkpoint | CheckpointRef] = (),
         wait: bool,
     ) -> Checkpoint | PendingSave: ...
     def save(
@@ -120,6 +128,8 @@ class CheckpointStore:
         metadata: Mapping[str, object] | None = None,
         attributes: Mapping[str, object] | None = None,
         parent: CheckpointRef | None = None,
+        keep: Keep | None = None,
+        protect: Iterable[Checkpoint | CheckpointRef] = (),
         wait: bool = True,
     ) -> Checkpoint | PendingSave:
         """See AsyncCheckpointStore.save."""
@@ -132,6 +142,8 @@ class CheckpointStore:
                 metadata=metadata,
                 attributes=attributes,
                 parent=parent,
+                keep=keep,
+                protect=protect,
                 wait=wait,
             )
         )
@@ -167,6 +179,20 @@ class CheckpointStore:
     ) -> Iterator[Checkpoint]:
         """See AsyncCheckpointStore.list."""
         return self._loop.iterate(self._store.list(collection, label=label, run=run))
+
+    def retain(
+        self,
+        collection: str,
+        keep: Keep,
+        *,
+        run: str | None = None,
+        protect: Iterable[Checkpoint | CheckpointRef] = (),
+        dry_run: bool = False,
+    ) -> builtins.list[Checkpoint]:
+        """See AsyncCheckpointStore.retain."""
+        return self._loop.call(
+            self._store.retain(collection, keep, run=run, protect=protect, dry_run=dry_run)
+        )
 
     def delete(self, what: What) -> None:
         """See AsyncCheckpointStore.delete."""
