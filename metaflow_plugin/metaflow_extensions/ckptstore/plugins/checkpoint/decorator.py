@@ -17,7 +17,7 @@ import ckptstore  # noqa: F401
 from .current_checkpoint import CurrentCheckpoint
 from .flow_state import refuse_fixed_names
 from .options import DEFAULTS, Options, parse_options
-from .place import Place
+from .place import place_of_attempt, place_of_origin
 from .requirements import add_requirements, check_installed
 from .scope import TaskIdentity, index_path, namespace_scope
 from .session import Session
@@ -134,7 +134,8 @@ class CheckpointDecorator(StepDecorator):
             flow,
             identity=identity,
             options=self._options,
-            place=Place(task_datastore._storage_impl, self._log),
+            place=place_of_attempt(task_datastore, self._log),
+            origin=place_of_origin(inputs, self._log),
             log=self._log,
         )
         current._update_env(  # type: ignore[no-untyped-call]  # Metaflow's

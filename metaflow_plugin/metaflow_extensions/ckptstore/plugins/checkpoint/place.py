@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 from urllib.parse import quote
@@ -17,11 +20,14 @@ from .datastore_backend import DatastoreBackend
 from .errors import CheckpointException
 from .s3_client import has_aiobotocore, s3_options
 
-__all__ = ["STORE_FOLDER", "Place", "place_of_task"]
+__all__ = ["STORE_FOLDER", "Place", "place_of_attempt", "place_of_origin", "place_of_task"]
 
 # Beside the flows' folders. No flow can have this name, and the folder has none of the
 # files by which Metaflow's local metadata provider knows a flow.
 STORE_FOLDER = "mf.ckptstore"
+
+ON_DISK = frozenset({"local", "spin"})
+"""The kinds of datastore that are folders of this machine."""
 
 _BLOCKING_WORKERS = 8
 """Threads of a store whose requests block: each holds one for as long as the storage takes."""
@@ -30,9 +36,9 @@ _BLOCKING_WORKERS = 8
 class Place:
     """The folder for checkpoints in one datastore, given one of Metaflow's DataStoreStorage objects.
 
-    A local datastore is a local store, an S3 one an S3 store with a client
-    configured as Metaflow's. Everything else, and S3 where aiobotocore is not
-    installed, is reached through Metaflow's own code.
+    A local datastore, and that of `spin`, is a local store, an S3 one an S3
+    store with a client configured as Metaflow's. Everything else, and S3 where
+    aiobotocore is not installed, is reached through Metaflow's own code.
     """
 
     def __init__(self, storage: Any, log: Callable[[str], None]) -> None:
@@ -41,7 +47,7 @@ class Place:
         root = str(storage.datastore_root).rstrip("/")
         self.url: str
         """For people, and to tell two places apart."""
-        if storage.TYPE == "local":
+        if storage.TYPE in ON_DISK:
             self.url = f"{os.path.abspath(root)}/{STORE_FOLDER}"
         elif "://" in root:
             self.url = f"{root}/{STORE_FOLDER}"
@@ -50,7 +56,7 @@ class Place:
 
     def open(self, *, create: bool) -> ckptstore.CheckpointStore:
         """Open the store; ``create``: make it if there is none. Raises what CheckpointStore.open raises."""
-        if self._storage.TYPE == "local":
+        if self._storage.TYPE in ON_DISK:
             return ckptstore.CheckpointStore.open(self.url, create=create)
         if self._storage.TYPE == "s3":
             if has_aiobotocore():
@@ -66,6 +72,31 @@ class Place:
         return ckptstore.CheckpointStore.open(
             functools.partial(_backend, self._storage), create=create, config=config
         )
+
+
+def place_of_attempt(task_datastore: Any, log: Callable[[str], None]) -> Place:
+    """Return the place of a running task's checkpoints: the datastore of its run.
+
+    A `spin` that persists no artifacts keeps no checkpoints either: they are in
+    a folder that goes when the process ends.
+    """
+    if getattr(task_datastore, "_persist", True):
+        return Place(task_datastore._storage_impl, log)
+    from metaflow.plugins.datastores.local_storage import LocalStorage
+
+    folder = tempfile.mkdtemp(prefix="ckptstore-spin-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    log("nothing is persisted by this spin: its checkpoints go when the task ends; spin --persist keeps them")
+    return Place(LocalStorage(folder), log)
+
+
+def place_of_origin(inputs: Sequence[Any] | None, log: Callable[[str], None]) -> Place | None:
+    """Return where the run is whose step is tried out by `spin`, given the task's inputs; else None.
+
+    The client cannot tell: in such a task it knows no other run than spin's.
+    """
+    origin = getattr(inputs[0], "orig_datastore", None) if inputs else None
+    return None if origin is None else Place(origin._storage_impl, log)
 
 
 def place_of_task(task: object, log: Callable[[str], None]) -> Place | None:

@@ -8,27 +8,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import CheckpointException
+from .place import ON_DISK
 
 __all__ = ["add_requirements", "check_installed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """A package by its names; ``datastore``: only needed on this one."""
+    """A package by its names; ``datastores``: only needed on these."""
 
     module: str
     version: str
     conda: str
-    datastore: str | None = None
+    datastores: frozenset[str] | None = None
 
 
+_S3 = frozenset({"s3"})
 _NEEDED = (
     Requirement("blake3", ">=1.0", "blake3"),
     Requirement("msgpack", ">=1.0.5", "msgpack-python"),
     Requirement("zstandard", ">=0.22", "zstandard"),
-    Requirement("aiofiles", ">=23.2", "aiofiles", "local"),
+    Requirement("aiofiles", ">=23.2", "aiofiles", ON_DISK),
 )
-_FASTER = Requirement("aiobotocore", ">=2.21", "aiobotocore", "s3")
+_FASTER = Requirement("aiobotocore", ">=2.21", "aiobotocore", _S3)
 # It pins botocore narrowly: beside a pin of the user's there may be no solution.
 _RIVALS = frozenset({"boto3", "botocore"})
 
@@ -61,7 +63,7 @@ def add_requirements(decorators: Iterable[Any], flow: Any, datastore_type: str) 
     for base in flow._flow_decorators.get(f"{kind}_base", ()):
         named.update(_plain(name) for name in base.attributes.get("packages") or {})
     wanted = list(_for(datastore_type))
-    if datastore_type == _FASTER.datastore and not named & _RIVALS:
+    if datastore_type in _S3 and not named & _RIVALS:
         wanted.append(_FASTER)
     for one in wanted:
         if not named & {one.module, one.conda}:
@@ -70,7 +72,7 @@ def add_requirements(decorators: Iterable[Any], flow: Any, datastore_type: str) 
 
 
 def _for(datastore_type: str) -> Iterable[Requirement]:
-    return (one for one in _NEEDED if one.datastore in (None, datastore_type))
+    return (one for one in _NEEDED if one.datastores is None or datastore_type in one.datastores)
 
 
 def _plain(name: str) -> str:

@@ -39,11 +39,12 @@ class Session:
         options: Options,
         place: Place,
         log: Callable[[str], None],
+        origin: Place | None = None,
     ) -> None:
         self.identity = identity
         self.options = options
         self.log = log
-        self.stores = Stores(place, log)
+        self.stores = Stores(place, log, origin=origin)
         self.state = FlowState(flow, include=options.include, exclude=options.exclude, warn=log)
         self.saver = Saver(identity, self.stores, collect=self._collect, log=log)
         self.library = Library(self.stores, settle=self.saver.settle)

@@ -15,10 +15,14 @@ __all__ = ["Stores"]
 
 
 class Stores:
-    """Each is opened when it is first needed, and opened again after ``close``."""
+    """Each is opened when it is first needed, and opened again after ``close``.
 
-    def __init__(self, place: Place, log: Callable[[str], None]) -> None:
+    ``origin`` is where tasks are that the client does not know, see ``place_of_origin``.
+    """
+
+    def __init__(self, place: Place, log: Callable[[str], None], *, origin: Place | None = None) -> None:
         self._place = place
+        self._origin = origin
         self._log = log
         self._own: ckptstore.CheckpointStore | None = None
         self._others: dict[str, ckptstore.CheckpointStore] = {}
@@ -46,7 +50,7 @@ class Stores:
 
     def of_task(self, task: object) -> tuple[ckptstore.CheckpointStore, str] | None:
         """Return the store of another task, and where it is, if that is not the own one."""
-        place = place_of_task(task, self._log)
+        place = place_of_task(task, self._log) or self._origin
         if place is None or place.url == self._place.url:
             return None
         if place.url not in self._others:
