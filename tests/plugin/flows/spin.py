@@ -34,7 +34,9 @@ class SpinFlow(FlowSpec):
         tell(fresh=current.checkpoint.is_loaded)
         for one in inputs:
             current.checkpoint.load(one.kept)
-            tell(**{f"joined {one.index}": self.who, "inspected": sorted(current.checkpoint.inspect(one.kept))})
+            tell(
+                **{f"joined {one.index}": self.who, "inspected": sorted(current.checkpoint.inspect(one.kept))}
+            )
         tell(saved=error_of(current.checkpoint.save))
         self.next(self.end)
 

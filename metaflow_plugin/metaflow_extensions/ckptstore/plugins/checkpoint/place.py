@@ -87,7 +87,7 @@ def place_of_attempt(task_datastore: Any, log: Callable[[str], None]) -> Place:
     folder = tempfile.mkdtemp(prefix="ckptstore-spin-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     log("nothing is persisted by this spin: its checkpoints go when the task ends; spin --persist keeps them")
-    return Place(LocalStorage(folder), log)
+    return Place(LocalStorage(folder), log)  # type: ignore[no-untyped-call]  # Metaflow's
 
 
 def place_of_origin(inputs: Sequence[Any] | None, log: Callable[[str], None]) -> Place | None:
