@@ -44,4 +44,4 @@ def test_with_on_the_command_line_reaches_the_tasks(run_command, policy):
     assert ended.returncode == 0, ended.stdout
     expected = "eager" if policy == "eager" else "none"
     assert f"policy {expected}, background True, include ('state',)" in ended.stdout
-    assert "line WithCheckpointFlow/start/user:ada/_" in ended.stdout
+    assert "line WithCheckpointFlow/start/checkpoint:a+b/_" in ended.stdout

@@ -1,7 +1,6 @@
 """The parts of the extension that need no flow."""
 
 import pickle
-from types import SimpleNamespace
 
 import pytest
 from metaflow_extensions.ckptstore.plugins.checkpoint.artifact import CheckpointArtifact, parse_key
@@ -10,7 +9,7 @@ from metaflow_extensions.ckptstore.plugins.checkpoint.errors import (
     CheckpointException,
 )
 from metaflow_extensions.ckptstore.plugins.checkpoint.options import DEFAULTS, parse_options
-from metaflow_extensions.ckptstore.plugins.checkpoint.scope import index_path, namespace_scope, parse_pathspec
+from metaflow_extensions.ckptstore.plugins.checkpoint.scope import parse_pathspec
 
 NAME = f"{'f' * 20}~1=2f2~best~{'0' * 32}"
 VALUES = {
@@ -27,25 +26,6 @@ VALUES = {
     "store_url": "/data/mf.ckptstore",
     "ref": {"store_id": "a" * 32, "collection": "Flow/train/user:ada/_", "name": NAME, "digest": "b" * 64},
 }
-
-
-def test_scope_is_the_project_branch_or_the_namespace():
-    assert namespace_scope("user:ada", None, None) == "user:ada"
-    assert namespace_scope("user:ada", "fraud", "user.ada") == "project:fraud:user.ada"
-
-
-def test_scope_is_one_part_of_a_name_and_different_scopes_stay_apart():
-    scopes = ["user:a/b", "user:a%2Fb", "user:a b", "user:\u00e4", "user:a\nb"]
-    written = [namespace_scope(scope, None, None) for scope in scopes]
-    assert len(set(written)) == len(scopes)
-    assert not any("/" in scope or "\n" in scope for scope in written)
-
-
-def test_index_path_is_made_of_positions_only():
-    frames = [SimpleNamespace(index=3, value=object()), SimpleNamespace(index=0, value="x/y")]
-    assert index_path(frames) == "3.0"
-    assert index_path([]) == "_"
-    assert index_path([SimpleNamespace(index=None)]) == "0"
 
 
 @pytest.mark.parametrize("task", ["", "Flow/1/train", "Flow/1/train/2/x", "Flow//train/2", 3, None])

@@ -19,7 +19,7 @@ from .flow_state import refuse_fixed_names
 from .options import DEFAULTS, Options, parse_options
 from .place import place_of_attempt, place_of_origin
 from .requirements import add_requirements, check_installed
-from .scope import TaskIdentity, index_path, namespace_scope
+from .scope import identify
 from .session import Session
 
 __all__ = ["CheckpointDecorator"]
@@ -121,14 +121,14 @@ class CheckpointDecorator(StepDecorator):
         is_fallback = retry_count > max_user_code_retries
         if not is_fallback:
             check_installed(step_name, task_datastore.TYPE)
-        identity = TaskIdentity(
-            flow=flow.name,
-            run_id=run_id,
+        identity = identify(
+            flow,
+            current,
             step=step_name,
+            run_id=run_id,
             task_id=task_id,
             attempt=retry_count,
-            scope=namespace_scope(current.namespace, current.get("project_name"), current.get("branch_name")),
-            index=index_path(getattr(flow, "_foreach_stack", None) or ()),
+            ubf_context=ubf_context,
         )
         self._session = Session(
             flow,

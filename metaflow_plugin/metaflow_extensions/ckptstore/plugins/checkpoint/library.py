@@ -12,7 +12,7 @@ from .description import describe
 from .directory_restore import describe_files
 from .errors import CheckpointArgumentError, CheckpointException
 from .reserved import attributes_of
-from .scope import NO_INDEX, parse_pathspec
+from .scope import NO_INDEX, line, parse_pathspec
 from .stores import Stores
 
 __all__ = ["Library", "Reference", "check_filters", "choose_fields", "of_attempt"]
@@ -95,7 +95,7 @@ class Library:
         pathspec = "/".join((flow, run_id, step, task_id))
         found: list[ckptstore.Checkpoint] = []
         if scope is not None:
-            likely = f"{flow}/{step}/{scope}/{NO_INDEX}"
+            likely = line(flow, step, scope, NO_INDEX)
             found = _of(pathspec, self._stores.list_own(likely, label=name, run=run_id))
         # A task of a foreach or of somebody else: the store's keys tell, at the price of a full listing.
         found = found or _of(pathspec, self._stores.list_own(None, label=name, run=run_id))
