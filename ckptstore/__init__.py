@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ckptstore import errors as errors
-    from ckptstore._outcome import PendingSave
+    from ckptstore._captures import CapturedSave as AsyncCapturedSave
+    from ckptstore._outcome import CapturedSave, PendingSave
     from ckptstore._pending import PendingSave as AsyncPendingSave
     from ckptstore._upload import Progress
     from ckptstore.backends.base import Backend, ObjectInfo
@@ -33,9 +34,11 @@ __version__ = "0.1.0"
 METAFLOW_PACKAGE_POLICY = "include"
 
 _HOMES = {
+    "AsyncCapturedSave": "ckptstore._captures:CapturedSave",
     "AsyncCheckpointStore": "ckptstore.store",
     "AsyncPendingSave": "ckptstore._pending:PendingSave",
     "Backend": "ckptstore.backends.base",
+    "CapturedSave": "ckptstore._outcome",
     "Checkpoint": "ckptstore.checkpoint",
     "CheckpointRef": "ckptstore.checkpoint",
     "CheckpointStore": "ckptstore.sync",
@@ -59,9 +62,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "AsyncCapturedSave",
     "AsyncCheckpointStore",
     "AsyncPendingSave",
     "Backend",
+    "CapturedSave",
     "Checkpoint",
     "CheckpointRef",
     "CheckpointStore",

@@ -140,7 +140,7 @@ class StoreLife:
             raise
         finally:
             self._closed = True
-            self._saves.release_memory()
+            self._saves.close()
             self._engine.buffers.release()
             try:
                 await self._engine.backend.aclose()

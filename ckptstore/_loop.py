@@ -113,19 +113,25 @@ class LoopThread:
         """True after ``stop``."""
         return self._stopped
 
-    def call_soon(self, function: Callable[[], object]) -> None:
-        """Run ``function`` on the loop soon; does nothing when the loop is stopped or the parent's."""
+    def call_soon(self, function: Callable[[], object]) -> bool:
+        """Run ``function`` on the loop soon; return False and do nothing when the loop is stopped or the parent's."""
         if os.getpid() == self._pid:
             with contextlib.suppress(StoreClosedError):
                 self._schedule(function)
+                return True
+        return False
 
-    def check(self) -> None:
-        """Raise if a blocking call from here cannot work."""
+    def check_process(self) -> None:
+        """Raise ForkedProcessError in a forked child."""
         if os.getpid() != self._pid:
             raise ForkedProcessError(
                 "this store was opened before a fork and its threads are not in this process: "
                 "open the store again in the child"
             )
+
+    def check(self) -> None:
+        """Raise if a blocking call from here cannot work."""
+        self.check_process()
         if threading.current_thread() is self._thread:
             raise WrongThreadError(
                 "a blocking call from the store's own loop would wait for itself: use AsyncCheckpointStore there"

@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from ckptstore import _pending
+from ckptstore import _captures, _pending
 from ckptstore._loop import LoopThread
 from ckptstore._upload import Progress
 from ckptstore.checkpoint import Checkpoint
 from ckptstore.errors import ForkedProcessError
 
-__all__ = ["Outcome", "PendingSave"]
+__all__ = ["CapturedSave", "Outcome", "PendingSave"]
 
 T = TypeVar("T")
 
@@ -78,6 +78,51 @@ class PendingSave:
         """True if the save has ended, one way or another."""
         return self.committed.done()
 
+    def add_done_callback(self, fn: Callable[[PendingSave], object]) -> None:
+        """Call ``fn`` with this object once the save has ended, however; soon, if it has ended already.
+
+        It is called on the store's loop thread, where ``result()`` answers at
+        once and the store's own methods raise WrongThreadError; on this thread
+        if the store is closed. It must not block. What it raises is logged and
+        changes nothing. Raises ForkedProcessError in a forked child.
+        """
+        self._loop.check_process()
+        if not self._loop.call_soon(lambda: self._pending.when_ended(lambda: fn(self))):
+            self._pending.call(lambda: fn(self))
+
     def cancel(self) -> None:
         """Stop the save, unless its commit was sent already: then it ends as it ends."""
         self._loop.call_soon(self._pending.cancel)
+
+
+class CapturedSave:
+    """What ``capture`` returns, for blocking code: values as they were then, in memory of the store's own.
+
+    Nothing is stored until ``save`` is called. ``discard`` gives the memory
+    back; the store's end discards what was not saved.
+    """
+
+    def __init__(self, captured: _captures.CapturedSave, loop: LoopThread) -> None:
+        self._captured = captured
+        self._loop = loop
+
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes of the captured values before compression."""
+        return self._captured.raw_bytes
+
+    def save(self) -> Checkpoint:
+        """Write the values as one checkpoint, behind the save that is in flight, and return it, durable.
+
+        The time that a save may take counts from here. It is done once: later
+        calls return, or raise, what the first did. An interrupt cancels the
+        save, unless its commit was sent.
+
+        Raises as ``save`` of the store does; SaveCancelledError after
+        ``discard`` or an interrupt, StoreClosedError after the store's end.
+        """
+        return self._loop.call(self._captured.save())
+
+    def discard(self) -> None:
+        """Give the memory back and never save. Idempotent; once ``save`` was called it does nothing."""
+        self._loop.call_soon(self._captured.discard)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import Awaitable
+import logging
+from collections.abc import Awaitable, Callable
 
 from ckptstore._upload import Progress
 from ckptstore.checkpoint import Checkpoint
 from ckptstore.errors import SaveCancelledError
 
 __all__ = ["PendingSave"]
+
+_log = logging.getLogger("ckptstore")
 
 
 class PendingSave:
@@ -30,6 +33,7 @@ class PendingSave:
         self._task = task
         self._progress = progress
         self._told = False
+        self._callbacks: list[Callable[[], object]] = []
         if task is None:
             self.future.set_result(None)
         else:
@@ -67,6 +71,30 @@ class PendingSave:
         if self._task is not None:
             self._task.cancel()
 
+    def add_done_callback(self, fn: Callable[[PendingSave], object]) -> None:
+        """Call ``fn`` with this object once the save has ended, however; soon, if it has ended already.
+
+        It is called on the loop's thread, so it must not block. What it raises
+        is logged and changes nothing; being called is not being told: ask
+        ``future`` for the outcome, and await ``committed`` to take an error away
+        from the next save.
+        """
+        self.when_ended(lambda: fn(self))
+
+    def when_ended(self, call: Callable[[], object]) -> None:
+        """Make the call once the save has ended, on the loop's thread, and log what it raises."""
+        if self.done():
+            asyncio.get_running_loop().call_soon(self.call, call)
+        else:
+            self._callbacks.append(call)
+
+    def call(self, call: Callable[[], object]) -> None:
+        """Make the call now and log what it raises."""
+        try:
+            call()
+        except BaseException:  # noqa: BLE001  # an exit asked for here would end the loop under all other saves
+            _log.exception("a callback of the save of %s failed", self.name)
+
     def told(self) -> None:
         """Take note that the caller knows how the save ended."""
         self._told = True
@@ -100,3 +128,6 @@ class PendingSave:
             self.future.set_exception(error)
         else:
             self.future.set_result(task.result())
+        callbacks, self._callbacks = self._callbacks, []
+        for call in callbacks:
+            self.call(call)

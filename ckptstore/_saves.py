@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from ckptstore._captures import Captures
 from ckptstore._clock import Clock
 from ckptstore._line import Line, open_line
 from ckptstore._marker import StoreMarker
@@ -36,6 +37,7 @@ class Saves:
         self._clock = clock
         self.retention = Retention(engine, marker.store_id, self.forget)
         self._runs = RetentionRuns(self.retention)
+        self.captures = Captures(engine, registry)
         self._arena = Arena()
         self._lines: dict[str, Line] = {}
         self._in_flight = asyncio.Lock()
@@ -56,11 +58,10 @@ class Saves:
         try:
             self.raise_error()  # the save that this one waited for may have failed
             snapshot = await in_worker(self._engine.workers, self._snapshot, values, not wait)
-            task = self._writing = asyncio.ensure_future(self._write(request, snapshot))
+            task = self._start(request, snapshot, captured=not wait)
         except BaseException:
             self._release(captured=not wait)
             raise
-        task.add_done_callback(lambda ended: self._ended(ended, captured=not wait))
         if not wait:
             pending = PendingSave(
                 task, request.progress, f"{request.collection} {request.label or ''}".strip()
@@ -73,6 +74,22 @@ class Saves:
             task.cancel()
             await wait_for_end(task)
             raise
+
+    async def save_captured(self, request: Request, snapshot: Snapshot) -> Checkpoint:
+        """Save what was captured before, behind what is in flight.
+
+        For a task of its own: a cancellation that the commit outlives is used up.
+        """
+        await self._in_flight.acquire()
+        task = self._start(request, snapshot, captured=False)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.cancel()
+            await wait_for_end(task)
+            if task.cancelled():
+                raise
+            return task.result()
 
     async def begin(self, collection: str) -> None:
         """Open a collection for writing, between saves."""
@@ -133,8 +150,9 @@ class Saves:
                 _log.error("%d background saves failed; the first failure is raised", len(errors))
             raise errors[0]
 
-    def release_memory(self) -> None:
-        """Give the memory of snapshots back to the system."""
+    def close(self) -> None:
+        """Discard what was captured and not saved, and give the memory of snapshots back to the system."""
+        self.captures.close()
         self._arena.release()
 
     def _snapshot(self, values: dict[str, object], capture: bool) -> Snapshot:
@@ -144,6 +162,12 @@ class Saves:
             registry=self._registry,
             arena=self._arena if capture else None,
         )
+
+    def _start(self, request: Request, snapshot: Snapshot, *, captured: bool) -> asyncio.Task[Checkpoint]:
+        """Write in a task that gives back the turn at its end, and with ``captured`` the memory."""
+        task = self._writing = asyncio.ensure_future(self._write(request, snapshot))
+        task.add_done_callback(lambda ended: self._ended(ended, captured=captured))
+        return task
 
     async def _write(self, request: Request, snapshot: Snapshot) -> Checkpoint:
         checkpoint = await write(

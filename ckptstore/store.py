@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Literal, overload
 
 from ckptstore import _edit
+from ckptstore._captures import CapturedSave
 from ckptstore._keys import check_collection, check_field, check_run_and_label
 from ckptstore._life import StoreLife
 from ckptstore._listing import collections, entries
@@ -16,6 +17,7 @@ from ckptstore._metadata import plain_metadata
 from ckptstore._pending import PendingSave
 from ckptstore._reader import load
 from ckptstore._retention import Wish, check_keep, protected_names
+from ckptstore._snapshot import Snapshot
 from ckptstore._summaries import read_summary_of
 from ckptstore._writer import Request
 from ckptstore.checkpoint import Checkpoint, CheckpointRef, Manifest
@@ -159,6 +161,39 @@ class AsyncCheckpointStore(StoreLife):
             started=self._clock.read(),
         )
         return request, {check_field(name): value for name, value in values.items()}
+
+    async def capture(
+        self,
+        collection: str,
+        values: Mapping[str, object],
+        *,
+        label: str | None = None,
+        run: str | None = None,
+        metadata: Mapping[str, object] | None = None,
+        attributes: Mapping[str, object] | None = None,
+        parent: CheckpointRef | None = None,
+        keep: Keep | None = None,
+        protect: Iterable[Checkpoint | CheckpointRef] = (),
+    ) -> CapturedSave:
+        """Hold the values as they are now in memory, to be saved when, and if, you ask for it.
+
+        The arguments are those of ``save``. When this returns the values may
+        change; nothing was read or written, and no save in flight was waited
+        for. A capture takes as much memory as its values until it was saved or
+        discarded; that of two is kept for the next captures.
+
+        Raises InvalidNameError, InvalidPolicyError, ConfigError,
+        UnserializableError, LimitExceededError.
+        """
+        request, values = self._request(
+            collection, values, label, run, metadata, attributes, parent, keep, protect
+        )
+
+        async def write(snapshot: Snapshot) -> Checkpoint:
+            self._check_open()
+            return await self._saves.save_captured(replace(request, started=self._clock.read()), snapshot)
+
+        return await self._saves.captures.take(values, write)
 
     async def begin(self, collection: str) -> None:
         """Open a collection for writing now, instead of at the first save.

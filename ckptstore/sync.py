@@ -11,7 +11,7 @@ from typing import Any, Literal, overload
 from ckptstore import _pending
 from ckptstore._life import BackendFactory
 from ckptstore._loop import LoopThread
-from ckptstore._outcome import PendingSave
+from ckptstore._outcome import CapturedSave, PendingSave
 from ckptstore.checkpoint import Checkpoint, CheckpointRef, Manifest
 from ckptstore.config import StoreConfig
 from ckptstore.errors import StoreClosedError
@@ -148,6 +148,35 @@ class CheckpointStore:
             )
         )
         return PendingSave(saved, self._loop) if isinstance(saved, _pending.PendingSave) else saved
+
+    def capture(
+        self,
+        collection: str,
+        values: Mapping[str, object],
+        *,
+        label: str | None = None,
+        run: str | None = None,
+        metadata: Mapping[str, object] | None = None,
+        attributes: Mapping[str, object] | None = None,
+        parent: CheckpointRef | None = None,
+        keep: Keep | None = None,
+        protect: Iterable[Checkpoint | CheckpointRef] = (),
+    ) -> CapturedSave:
+        """See AsyncCheckpointStore.capture."""
+        captured = self._loop.call(
+            self._store.capture(
+                collection,
+                values,
+                label=label,
+                run=run,
+                metadata=metadata,
+                attributes=attributes,
+                parent=parent,
+                keep=keep,
+                protect=protect,
+            )
+        )
+        return CapturedSave(captured, self._loop)
 
     def begin(self, collection: str) -> None:
         """See AsyncCheckpointStore.begin."""

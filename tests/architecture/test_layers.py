@@ -19,7 +19,7 @@ FLOORS = (
     ("checkpoint", "_table", "_summary", "manifest", "_loop"),
     ("testing", "doctor", "_listing", "_snapshot", "_upload", "_commit", "_summaries", "_download"),
     ("_line", "_marker", "_edit", "_collect", "_retention", "_retention_runs"),
-    ("_writer", "_reader", "_pending", "_saves"),
+    ("_writer", "_reader", "_pending", "_captures", "_saves"),
     ("_life", "store"),
     ("_outcome", "sync"),
     ("ckptstore",),

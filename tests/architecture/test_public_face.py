@@ -10,7 +10,15 @@ import sys
 import pytest
 
 import ckptstore
-from ckptstore import AsyncCheckpointStore, AsyncPendingSave, CheckpointStore, PendingSave, errors
+from ckptstore import (
+    AsyncCapturedSave,
+    AsyncCheckpointStore,
+    AsyncPendingSave,
+    CapturedSave,
+    CheckpointStore,
+    PendingSave,
+    errors,
+)
 
 
 def test_all_is_what_is_visible() -> None:
@@ -68,9 +76,13 @@ def test_async_and_sync_twins_have_the_same_methods_and_signatures() -> None:
 
 
 def test_pending_twins_offer_the_same() -> None:
-    wanted = {"captured", "committed", "progress", "skipped", "done", "cancel"}
+    wanted = {"captured", "committed", "progress", "skipped", "done", "cancel", "add_done_callback"}
     assert wanted <= set(public(AsyncPendingSave))
     assert wanted - {"captured", "committed"} <= set(public(PendingSave))
+
+
+def test_captured_twins_offer_the_same() -> None:
+    assert set(public(AsyncCapturedSave)) == set(public(CapturedSave)) == {"raw_bytes", "save", "discard"}
 
 
 def test_every_public_name_has_a_docstring() -> None:
