@@ -10,6 +10,7 @@ import ckptstore
 from ckptstore.errors import CheckpointStoreError
 
 from .errors import CheckpointArgumentError, CheckpointException
+from .foreign import refuse_foreign
 
 __all__ = ["CheckpointArtifact", "format_key", "parse_key"]
 
@@ -70,6 +71,7 @@ class CheckpointArtifact:
         """Return the artifact that ``to_dict`` gave. Raises CheckpointArgumentError for anything else."""
         if isinstance(data, CheckpointArtifact):
             return data
+        refuse_foreign(data)
         if not isinstance(data, Mapping):
             raise CheckpointArgumentError(
                 f"a checkpoint's dict comes from to_dict(), this is {type(data).__name__}."
@@ -273,6 +275,7 @@ def format_key(ref: ckptstore.CheckpointRef) -> str:
 
 def parse_key(key: str, store_id: str) -> ckptstore.CheckpointRef:
     """Return the reference that a key means in this store. Raises CheckpointArgumentError."""
+    refuse_foreign(key)
     path, at, digest = key.rpartition("@")
     collection, slash, name = path.rpartition("/")
     try:

@@ -21,6 +21,7 @@ from .place import place_of_attempt, place_of_origin
 from .requirements import add_requirements, check_installed
 from .scope import identify
 from .session import Session
+from .task_lines import note_lines
 
 __all__ = ["CheckpointDecorator"]
 
@@ -142,6 +143,7 @@ class CheckpointDecorator(StepDecorator):
             {"checkpoint": CurrentCheckpoint(self._session)}
         )
         if not is_fallback:
+            note_lines(metadata, identity)
             self._session.find_start()
 
     def task_decorate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,8 +15,9 @@ from .errors import CheckpointArgumentError, CheckpointException
 from .reserved import attributes_of
 from .scope import NO_INDEX, line, parse_pathspec
 from .stores import Stores
+from .task_lines import known_task, lines_of, tasks_of
 
-__all__ = ["Library", "Reference", "check_filters", "choose_fields", "of_attempt"]
+__all__ = ["Library", "Reference", "check_filters", "choose_fields", "merged", "of_attempt"]
 
 Reference = CheckpointArtifact | Mapping[str, Any] | str
 
@@ -97,15 +99,33 @@ class Library:
         if scope is not None:
             likely = line(flow, step, scope, NO_INDEX)
             found = _of(pathspec, self._stores.list_own(likely, label=name, run=run_id))
-        # A task of a foreach or of somebody else: the store's keys tell, at the price of a full listing.
-        found = found or _of(pathspec, self._stores.list_own(None, label=name, run=run_id))
         if found:
             return [self.artifact(checkpoint) for checkpoint in found]
-        elsewhere = self._stores.of_task(task)
+        known = known_task(task)
+        lines: Sequence[str | None] = (None,) if known is None else lines_of(known)
+        elsewhere = None if known is None else self._stores.of_task(known)
+        if elsewhere is None:
+            # Without a line, for a task that the client does not know, this goes through the whole store.
+            own = [_of(pathspec, self._stores.list_own(one, label=name, run=run_id)) for one in lines]
+            if any(own) or known is not None:
+                return merged([[self.artifact(one) for one in found] for found in own])
+            elsewhere = self._stores.of_task(task)
         if elsewhere is None:
             return []
         store, url = elsewhere
-        return [self.artifact(one, url) for one in _of(pathspec, store.list(label=name, run=run_id))]
+        others = [_of(pathspec, store.list(one, label=name, run=run_id)) for one in lines]
+        return merged([[self.artifact(one, url) for one in found] for found in others])
+
+    def of_tasks(
+        self, what: object, *, name: str | None = None, scope: str | None = None
+    ) -> list[CheckpointArtifact]:
+        """Return the checkpoints of a task, of a step or of a run, newest first.
+
+        Those of one task are in the store's own order; only between tasks the
+        writers' clocks decide. ``what`` is a Task, a Step, a Run or a pathspec.
+        """
+        listed = [self.of_task(task, name=name, scope=scope) for task in tasks_of(what)]
+        return merged(listed)
 
 
 def choose_fields(checkpoint: ckptstore.Checkpoint, fields: Sequence[str] | None) -> list[str]:
@@ -139,6 +159,16 @@ def check_filters(name: object, attempt: object) -> None:
 def of_attempt(artifacts: Sequence[CheckpointArtifact], attempt: int | None) -> list[CheckpointArtifact]:
     """Return those of one attempt, or all."""
     return [artifact for artifact in artifacts if attempt is None or artifact.attempt == attempt]
+
+
+def merged(listed: Iterable[Sequence[CheckpointArtifact]]) -> list[CheckpointArtifact]:
+    """Return what several lines or tasks have, newest first by their clocks; the order within each is kept."""
+    dated: list[tuple[str, CheckpointArtifact]] = []
+    for one in listed:
+        # None may pass a newer one of its own sequence, whatever its clock says.
+        dates = itertools.accumulate((artifact.created_on for artifact in one), min)
+        dated += zip(dates, one, strict=True)
+    return [artifact for _, artifact in sorted(dated, key=lambda pair: pair[0], reverse=True)]
 
 
 def _of(pathspec: str, found: Iterable[ckptstore.Checkpoint]) -> list[ckptstore.Checkpoint]:
