@@ -43,6 +43,12 @@ class CheckpointRef:
         if not _HEX64.fullmatch(self.digest):
             raise InvalidNameError("a reference's digest must be 64 hex digits")
 
+    @property
+    def run(self) -> str | None:
+        """Who wrote the checkpoint, as its name says."""
+        name = parse_name(self.name)
+        return None if name is None else name.run
+
     def to_dict(self) -> dict[str, str]:
         """Return the reference as a dict of four strings, fit for JSON."""
         return {

@@ -25,6 +25,12 @@ def test_a_reference_comes_back_from_its_dict() -> None:
     assert hash(REF) == hash(CheckpointRef.from_dict(PARTS))
 
 
+def test_a_reference_says_who_wrote() -> None:
+    assert REF.run == "host"
+    nobody = CheckpointName(3, 7, None, "best", "0" * 32).text
+    assert CheckpointRef.from_dict({**PARTS, "name": nobody}).run is None
+
+
 def test_a_reference_holds_four_strings_and_no_place() -> None:
     assert list(PARTS) == ["store_id", "collection", "name", "digest"]
     assert all(type(value) is str for value in PARTS.values())
