@@ -102,3 +102,35 @@ def test_the_artifact_of_a_failed_save_stays_picklable_and_raises_where_it_is_us
     assert revived.has_failed
     with pytest.raises(CheckpointException, match="never saved: OSError: disk full"):
         _ = revived.size
+
+
+def test_an_interrupted_wait_says_nothing_about_the_save():
+    outcomes = [TimeoutError("the alarm"), OSError("disk full"), OSError("disk full")]
+    ends = [False, True]
+
+    def commit():
+        raise outcomes.pop(0)
+
+    artifact = CheckpointArtifact(
+        {"name": "best", "pathspec": "Flow/1/train/2", "attempt": 0, "store_url": "/x"},
+        commit=commit,
+        ended=lambda: ends.pop(0),
+    )
+    with pytest.raises(TimeoutError, match="the alarm"):
+        artifact.wait()
+    assert artifact.is_pending
+    assert not artifact.has_failed
+    with pytest.raises(OSError, match="disk full"):
+        artifact.wait()
+    assert artifact.has_failed
+
+
+def test_an_artifact_is_not_pickled_unsettled():
+    def interrupted():
+        raise TimeoutError("the alarm")
+
+    artifact = CheckpointArtifact(
+        {"name": "best", "store_url": "/x"}, commit=interrupted, ended=lambda: False
+    )
+    with pytest.raises(TimeoutError):
+        pickle.dumps(artifact)

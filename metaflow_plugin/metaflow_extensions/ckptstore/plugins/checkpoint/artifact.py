@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -41,17 +40,19 @@ class CheckpointArtifact:
     save gives one at once; whatever depends on the commit waits for it.
     """
 
-    __slots__ = ("_commit", "_failure", "_inspect", "_values")
+    __slots__ = ("_commit", "_ended", "_failure", "_inspect", "_values")
 
     def __init__(
         self,
         values: Mapping[str, Any],
         *,
         commit: Callable[[], ckptstore.Checkpoint] | None = None,
+        ended: Callable[[], bool] = lambda: True,
         inspect: Callable[[CheckpointArtifact], dict[str, Any]] | None = None,
     ) -> None:
         self._values: dict[str, Any] = dict(values)
         self._commit = commit
+        self._ended = ended
         self._inspect = inspect
         self._failure: str | None = None
 
@@ -209,16 +210,21 @@ class CheckpointArtifact:
         if self._failure is not None:
             raise CheckpointException(f"checkpoint {self.name!r} was never saved: {self._failure}")
         if self._commit is not None:
-            commit = self._commit
             try:
-                self._values = _values_of(commit(), self._values["store_url"])
-            except Exception as error:  # whatever the save's own thread met
-                self._failure = f"{type(error).__name__}: {error}"
-                raise
+                self._commit()
             finally:
-                if self._failure is not None or "ref" in self._values:
-                    self._commit = None
+                # The handler of a signal may raise while this waits, as @timeout's does: that is no
+                # failure of the save, which goes on.
+                if self._ended():
+                    self._conclude(self._commit)
         return self._values
+
+    def _conclude(self, commit: Callable[[], ckptstore.Checkpoint]) -> None:
+        try:
+            self._values = _values_of(commit(), self._values["store_url"])
+        except Exception as error:  # noqa: BLE001  # whatever the save's own thread met
+            self._failure = f"{type(error).__name__}: {error}"
+        self._commit = None
 
     def _text(self, name: str) -> str:
         return str(self._values[name])
@@ -239,8 +245,11 @@ class CheckpointArtifact:
         if self._commit is not None:
             # A flow may keep the artifact of a save that failed: the state must stay picklable,
             # the error is raised where the artifact is used.
-            with contextlib.suppress(Exception):
+            try:
                 self._settled()
+            except Exception:
+                if not self.has_failed:
+                    raise
         return _revive, (self._values, self._failure)
 
 

@@ -89,6 +89,10 @@ class CheckpointDecorator(StepDecorator):
         self._options = parse_options(self.attributes)
         # Metaflow leaves None out of what it hands to the task of a `--with checkpoint:load_policy=null`.
         self.attributes["load_policy"] = self._options.load_policy
+        # What schedulers are handed is JSON, which has no sets.
+        for name in ("include", "exclude"):
+            if self.attributes[name] is not None:
+                self.attributes[name] = sorted(self.attributes[name])
 
     def step_init(
         self,

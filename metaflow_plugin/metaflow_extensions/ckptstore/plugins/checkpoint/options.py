@@ -39,6 +39,12 @@ def parse_options(attributes: Mapping[str, Any]) -> Options:
     Metaflow hands the arguments of ``--with checkpoint:...`` on as text, so a
     flag may arrive as "True" or "False". Raises CheckpointArgumentError.
     """
+    # What a mutator adds to a decorator that it names by a text, Metaflow does not check.
+    unknown = sorted(set(attributes) - set(DEFAULTS))
+    if unknown:
+        raise CheckpointArgumentError(
+            f"@checkpoint has no argument {', '.join(unknown)}; it has {', '.join(DEFAULTS)}."
+        )
     policy = attributes["load_policy"]
     policy = "none" if policy is None else policy
     if not isinstance(policy, str) or policy not in LOAD_POLICIES:
@@ -73,7 +79,8 @@ def _names(option: str, value: object) -> tuple[str, ...] | None:
         return None
     if not isinstance(value, (list, tuple, set, frozenset)):
         raise CheckpointArgumentError(
-            f"{option} must be a list of attribute names, such as {option}=['model', 'epoch'], not {value!r}."
+            f"{option} must be a list of attribute names, such as {option}=['model', 'epoch'], not {value!r}. "
+            f'On the command line it is JSON: --with \'checkpoint:{option}=["model", "epoch"]\'.'
         )
     if not value:
         hint = (

@@ -92,14 +92,20 @@ class Saver:
             raise errors[0]
 
     def finish(self) -> Sequence[Exception]:
-        """Wait for the background saves, tell of each, and return the errors that nobody has seen."""
+        """Wait for the background saves, tell of each, and return the errors that nobody has seen.
+
+        Raises nothing else but what the handler of a signal raises meanwhile, as @timeout's
+        does: the saves go on, and can be waited for again.
+        """
         errors: Sequence[Exception] = []
         while self._flights:
             flight = self._flights[0]
             seen = flight.artifact.has_failed
             try:
                 flight.artifact.wait()
-            except Exception as error:  # noqa: BLE001  # whatever the save's own thread met
+            except Exception as error:
+                if not flight.artifact.has_failed:
+                    raise
                 self._log(f"NOT saved {flight.artifact.name!r}: {type(error).__name__}: {error}")
                 errors = errors if seen else [*errors, error]
                 for observer in self.observers:
@@ -140,6 +146,7 @@ class Saver:
                 "store_url": self._stores.url,
             },
             commit=pending.result,
+            ended=pending.done,
             inspect=self._library.inspect,
         )
         self._flights.append(_Flight(artifact, started_s, time.perf_counter() - started_s))

@@ -86,8 +86,8 @@ class Session:
 
     def close_after_error(self) -> None:
         """Close while an exception is on its way: what fails is told on the log and hides nothing."""
-        self.saver.finish()
         try:
+            self.saver.finish()
             self.close()
         except Exception as error:  # noqa: BLE001  # the step's own exception goes on
             self.log(f"failed as the step ended: {type(error).__name__}: {error}")

@@ -1,0 +1,62 @@
+"""Faults that a flow injects into its own process: the alarm of @timeout, or death, in the middle of a save."""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+
+from ckptstore.backends.local import LocalBackend
+
+
+def alarm_in_the_middle_of_a_save(inside):
+    """Hold all writes back, ring as @timeout's clock does when the main thread is in this function, and let go."""
+    written, let_go = threading.Event(), threading.Event()
+    handler, main = signal.getsignal(signal.SIGALRM), threading.main_thread().ident
+
+    async def hold(put, *args, **kwargs):
+        written.set()
+        await asyncio.to_thread(let_go.wait)
+        return await put(*args, **kwargs)
+
+    def ringing(signum, frame):
+        let_go.set()
+        handler(signum, frame)
+
+    def ring():
+        written.wait()
+        while inside not in _functions_of(main):
+            time.sleep(0.001)
+        signal.pthread_kill(main, signal.SIGALRM)
+
+    _around_put(hold)
+    signal.signal(signal.SIGALRM, ringing)
+    threading.Thread(target=ring, daemon=True).start()
+
+
+def die_after_the_first_chunk():
+    """Be killed, as no handler can see, when the first chunk of a save is written."""
+
+    async def die(put, backend, key, *args, **kwargs):
+        await put(backend, key, *args, **kwargs)
+        if key.startswith("chunks/"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _around_put(die)
+
+
+def _functions_of(thread):
+    frame = sys._current_frames().get(thread)
+    while frame is not None:
+        yield frame.f_code.co_name
+        frame = frame.f_back
+
+
+def _around_put(around):
+    put = LocalBackend.put
+
+    async def putting(*args, **kwargs):
+        return await around(put, *args, **kwargs)
+
+    LocalBackend.put = putting
