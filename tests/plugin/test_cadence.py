@@ -22,9 +22,9 @@ from metaflow_extensions.ckptstore.plugins.checkpoint.errors import CheckpointAr
     ],
 )
 def test_a_duration_is_a_number_and_a_unit(every, seconds):
-    cadence = Cadence(every, now_s=1000.0)
-    assert not cadence.due(10**9, 1000.0 + seconds * 0.999)
-    assert cadence.due(1, 1000.0 + seconds)
+    cadence = Cadence(every)
+    assert not cadence.is_due(10**9, saved_n=0, elapsed_s=seconds * 0.999)
+    assert cadence.is_due(1, saved_n=1, elapsed_s=seconds)
 
 
 WRONG_TEXTS = ["", "5", "min", "5 minutes", "5 MIN", "5  min", " 5 min", "5 min ", "-5 min", "0 s", "0.0 min"]
@@ -36,43 +36,32 @@ WRONG_TEXTS += ["1e3 s", "5,5 s", "inf s", "\u0665 min", "5 min 30 s"]
 )
 def test_anything_else_is_refused_with_what_is_accepted(every):
     with pytest.raises(CheckpointArgumentError, match=r"count such as 10.*ms, s, min, h, d"):
-        Cadence(every, now_s=0.0)
+        Cadence(every)
 
 
 def test_a_count_makes_its_multiples_due():
-    cadence = Cadence(3, now_s=0.0)
-    due = []
+    cadence = Cadence(3)
+    due, saved_n = [], 0
     for n in range(1, 11):
-        if cadence.due(n, 0.0):
+        if cadence.is_due(n, saved_n=saved_n, elapsed_s=0.0):
             due.append(n)
-            cadence.saved(n, 0.0)
+            saved_n = n
     assert due == [3, 6, 9]
 
 
 def test_what_was_missed_stays_due_and_does_not_move_the_multiples():
-    cadence = Cadence(10, now_s=0.0)
-    assert [cadence.due(n, 0.0) for n in (9, 10, 11, 12)] == [False, True, True, True]
-    cadence.saved(12, 0.0)
-    assert [cadence.due(n, 0.0) for n in (13, 19, 20)] == [False, False, True]
+    cadence = Cadence(10)
+    assert [cadence.is_due(n, saved_n=0, elapsed_s=0.0) for n in (9, 10, 11, 12)] == [False, True, True, True]
+    assert [cadence.is_due(n, saved_n=12, elapsed_s=0.0) for n in (13, 19, 20)] == [False, False, True]
 
 
 def test_a_count_that_starts_in_the_middle_keeps_the_multiples():
-    cadence = Cadence(5, n=7, now_s=0.0)
-    assert [cadence.due(n, 0.0) for n in (8, 9, 10)] == [False, False, True]
+    cadence = Cadence(5)
+    assert [cadence.is_due(n, saved_n=7, elapsed_s=0.0) for n in (8, 9, 10)] == [False, False, True]
 
 
-@given(
-    interval=st.integers(1, 50),
-    steps=st.lists(st.integers(0, 20), max_size=200),
-    busy=st.lists(st.booleans(), min_size=200, max_size=200),
-)
-def test_saves_are_never_closer_than_the_interval_and_never_skipped_for_long(interval, steps, busy):
-    cadence = Cadence(f"{interval} s", now_s=0.0)
-    now, last = 0.0, 0.0
-    for step, is_busy in zip(steps, busy, strict=False):
-        now += step
-        due = cadence.due(1, now)
-        assert due == (now - last >= interval)
-        if due and not is_busy:
-            cadence.saved(1, now)
-            last = now
+@given(st.integers(1, 50), st.integers(0, 10**6), st.integers(0, 200))
+def test_a_count_is_due_exactly_if_a_multiple_lies_behind_the_last_save(count, saved_n, later):
+    n = saved_n + later
+    crossed = any(m % count == 0 for m in range(saved_n + 1, n + 1))
+    assert Cadence(count).is_due(n, saved_n=saved_n, elapsed_s=1e9) == crossed

@@ -16,32 +16,26 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?) ?([a-z]+)", re.ASCII)
 
 
 class Cadence:
-    """Tells when a save is due, given how many times there was an occasion and what time it is.
+    """Tells when a save is due. It keeps nothing in mind, so it can be asked again and again.
 
     ``every`` is a count, or a text: a number and ``ms``, ``s``, ``min``, ``h``
-    or ``d``. A count makes each multiple due (10, 20, 30...), also if it is
-    asked late; a duration what lies that long after the last save, or after
-    the beginning. Both are asked again and again until ``saved`` is said.
-
-    Raises CheckpointArgumentError for anything else.
+    or ``d``. Raises CheckpointArgumentError for anything else.
     """
 
-    __slots__ = ("_count", "_interval_s", "_saved_n", "_saved_s")
+    __slots__ = ("_count", "_interval_s")
 
-    def __init__(self, every: Every, *, n: int = 0, now_s: float) -> None:
+    def __init__(self, every: Every) -> None:
         self._count, self._interval_s = _parse(every)
-        self._saved_n = n
-        self._saved_s = now_s
 
-    def due(self, n: int, now_s: float) -> bool:
-        """Tell whether the ``n``-th occasion, at this time of a monotonic clock, is one to save at."""
+    def is_due(self, n: int, *, saved_n: int, elapsed_s: float) -> bool:
+        """Tell whether the ``n``-th occasion, so long after the last save or the beginning, is one to save at.
+
+        With a count each multiple is one (10, 20, 30...), or the next occasion
+        after it if nothing was saved since; ``saved_n`` is the last that was.
+        """
         if self._count:
-            return n // self._count > self._saved_n // self._count
-        return now_s - self._saved_s >= self._interval_s
-
-    def saved(self, n: int, now_s: float) -> None:
-        """Take note of a save: the next is due so much later."""
-        self._saved_n, self._saved_s = n, now_s
+            return n // self._count > saved_n // self._count
+        return elapsed_s >= self._interval_s
 
 
 def _parse(every: object) -> tuple[int, float]:
