@@ -91,10 +91,17 @@ class Saves:
                 raise
             return task.result()
 
-    async def begin(self, collection: str) -> None:
-        """Open a collection for writing, between saves."""
+    async def begin(self, collection: str, *, anew: bool = False) -> None:
+        """Open a collection for writing, between saves; ``anew``: also if it is open already."""
         async with self._in_flight:
-            await self._line(collection)
+            former = self._lines.get(collection)
+            if former is None:
+                await self._line(collection)
+            elif anew:
+                line = await self._open_line(collection)
+                # What the former may still commit stays below.
+                line.epoch = max(line.epoch, former.epoch + 1)
+                self._lines[collection] = line
 
     def forget(self, source: ManifestSource) -> None:
         """Reuse nothing of a checkpoint that is being deleted."""
@@ -196,11 +203,11 @@ class Saves:
     async def _line(self, collection: str) -> Line:
         line = self._lines.get(collection)
         if line is None:
-            line = await open_line(
-                self._engine, collection, store_id=self._marker.store_id, clock=self._clock
-            )
-            self._lines[collection] = line
+            line = self._lines[collection] = await self._open_line(collection)
         return line
+
+    async def _open_line(self, collection: str) -> Line:
+        return await open_line(self._engine, collection, store_id=self._marker.store_id, clock=self._clock)
 
     def _release(self, *, captured: bool) -> None:
         if captured:

@@ -195,15 +195,17 @@ class AsyncCheckpointStore(StoreLife):
 
         return await self._saves.captures.take(values, write)
 
-    async def begin(self, collection: str) -> None:
+    async def begin(self, collection: str, *, anew: bool = False) -> None:
         """Open a collection for writing now, instead of at the first save.
 
         What this store saves later sorts above all that is there now, and below
         what anybody saves who begins after: so a writer that was given up, and
-        is not quite dead, cannot overtake its successor. Idempotent.
+        is not quite dead, cannot overtake its successor. Idempotent, unless it
+        is to begin ``anew``: writers who know of each other and save in turn do
+        that when another one has saved.
         """
         self._check_open()
-        await self._saves.begin(check_collection(collection))
+        await self._saves.begin(check_collection(collection), anew=anew)
 
     async def load(
         self,

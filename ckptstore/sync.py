@@ -178,9 +178,9 @@ class CheckpointStore:
         )
         return CapturedSave(captured, self._loop)
 
-    def begin(self, collection: str) -> None:
+    def begin(self, collection: str, *, anew: bool = False) -> None:
         """See AsyncCheckpointStore.begin."""
-        self._loop.call(self._store.begin(collection))
+        self._loop.call(self._store.begin(collection, anew=anew))
 
     def load(
         self,

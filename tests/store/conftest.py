@@ -53,7 +53,9 @@ class AsyncDoor:
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self.store, name)
-        return (lambda *args: self.wait(attribute(*args))) if callable(attribute) else attribute
+        if not callable(attribute):
+            return attribute
+        return lambda *args, **options: self.wait(attribute(*args, **options))
 
     def close(self) -> None:
         if not self.loop.is_closed():
