@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ckptstore.backends.base import Backend, ObjectInfo
     from ckptstore.checkpoint import Checkpoint, CheckpointRef, FieldInfo, LeafInfo, Manifest, Sizes
     from ckptstore.config import Limits, StoreConfig
+    from ckptstore.diff import Diff, FieldDiff, LeafDiff, MetadataDiff
     from ckptstore.errors import CheckpointStoreError
     from ckptstore.retention import Keep, best, every, last, max_age
     from ckptstore.serializers import Registry
@@ -43,11 +44,15 @@ _HOMES = {
     "CheckpointRef": "ckptstore.checkpoint",
     "CheckpointStore": "ckptstore.sync",
     "CheckpointStoreError": "ckptstore.errors",
+    "Diff": "ckptstore.diff",
+    "FieldDiff": "ckptstore.diff",
     "FieldInfo": "ckptstore.checkpoint",
     "Keep": "ckptstore.retention",
+    "LeafDiff": "ckptstore.diff",
     "LeafInfo": "ckptstore.checkpoint",
     "Limits": "ckptstore.config",
     "Manifest": "ckptstore.checkpoint",
+    "MetadataDiff": "ckptstore.diff",
     "ObjectInfo": "ckptstore.backends.base",
     "PendingSave": "ckptstore._outcome",
     "Progress": "ckptstore._upload",
@@ -71,11 +76,15 @@ __all__ = [
     "CheckpointRef",
     "CheckpointStore",
     "CheckpointStoreError",
+    "Diff",
+    "FieldDiff",
     "FieldInfo",
     "Keep",
+    "LeafDiff",
     "LeafInfo",
     "Limits",
     "Manifest",
+    "MetadataDiff",
     "ObjectInfo",
     "PendingSave",
     "Progress",

@@ -121,6 +121,16 @@ class Download:
         await for_each(parts.items(), get, min(limit, max(1, len(parts))))
         return memory
 
+    async def chunk(self, number: int, user: Wanted) -> memoryview:
+        """Return the verified raw bytes of one chunk; errors name the buffer that uses it.
+
+        Raises as ``run``. The caller has acquired the budget for it.
+        """
+        chunk = self._table.chunks[number]
+        memory = {user: allocate(chunk.raw_bytes)}
+        await self._get_any_copy(chunk, [_Part(user, 0, 0, chunk.raw_bytes)], memory)
+        return memory[user]
+
     async def _get(self, chunk: ChunkEntry, parts: list[_Part], memory: dict[Wanted, memoryview]) -> None:
         cost = chunk.raw_bytes + chunk.stored_bytes
         await self._engine.budget.acquire(cost)

@@ -10,6 +10,7 @@ from typing import Any, Literal, overload
 
 from ckptstore import _edit
 from ckptstore._captures import CapturedSave
+from ckptstore._diff import diff
 from ckptstore._keys import check_collection, check_field, check_run_and_label
 from ckptstore._life import StoreLife
 from ckptstore._listing import collections, entries
@@ -21,6 +22,7 @@ from ckptstore._snapshot import Snapshot
 from ckptstore._summaries import read_summary_of
 from ckptstore._writer import Request
 from ckptstore.checkpoint import Checkpoint, CheckpointRef, Manifest
+from ckptstore.diff import Diff
 from ckptstore.errors import CheckpointNotFoundError, ConfigError
 from ckptstore.manifest import ManifestSource
 from ckptstore.retention import Keep
@@ -235,6 +237,16 @@ class AsyncCheckpointStore(StoreLife):
         """Return what a checkpoint says of itself, by one ranged get and no data. Raises as ``load``."""
         source = await self._source(what)
         return await read_summary_of(self._engine, source)
+
+    async def diff(self, a: What, b: What) -> Diff:
+        """Return what changed from ``a`` to ``b``: fields, arrays and tensors, metadata.
+
+        Exact: what is the same has equal bytes. Data is read only where the
+        digests of its chunks cannot tell. Nothing of a pickle runs, so no trust
+        is needed. The two may be of different collections. Raises as ``load``.
+        """
+        source = await self._source(a)
+        return await diff(self._engine, source, await self._source(b))
 
     async def latest(
         self, collection: str, *, label: str | None = None, run: str | None = None

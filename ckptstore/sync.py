@@ -14,6 +14,7 @@ from ckptstore._loop import LoopThread
 from ckptstore._outcome import CapturedSave, PendingSave
 from ckptstore.checkpoint import Checkpoint, CheckpointRef, Manifest
 from ckptstore.config import StoreConfig
+from ckptstore.diff import Diff
 from ckptstore.errors import StoreClosedError
 from ckptstore.retention import Keep
 from ckptstore.serializers import Registry
@@ -196,6 +197,10 @@ class CheckpointStore:
     def inspect(self, what: What) -> Manifest:
         """See AsyncCheckpointStore.inspect."""
         return self._loop.call(self._store.inspect(what))
+
+    def diff(self, a: What, b: What) -> Diff:
+        """See AsyncCheckpointStore.diff."""
+        return self._loop.call(self._store.diff(a, b))
 
     def latest(
         self, collection: str, *, label: str | None = None, run: str | None = None

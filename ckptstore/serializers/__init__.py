@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 from ckptstore.serializers._leaves import Leaf
+from ckptstore.serializers._views import View, views_of
 from ckptstore.serializers.dump import DumpedField, dump
 from ckptstore.serializers.memory import Block
 from ckptstore.serializers.registry import CustomType, Registry
 from ckptstore.serializers.restore import RestorePlan
 
-__all__ = ["Block", "CustomType", "DumpedField", "Leaf", "Registry", "RestorePlan", "dump"]
+__all__ = ["Block", "CustomType", "DumpedField", "Leaf", "Registry", "RestorePlan", "View", "dump", "views_of"]
