@@ -20,7 +20,15 @@ from .datastore_backend import DatastoreBackend
 from .errors import CheckpointException
 from .s3_client import has_aiobotocore, s3_options
 
-__all__ = ["STORE_FOLDER", "Place", "place_of_attempt", "place_of_origin", "place_of_task"]
+__all__ = [
+    "STORE_FOLDER",
+    "Place",
+    "configured_place",
+    "place_at",
+    "place_of_attempt",
+    "place_of_origin",
+    "place_of_task",
+]
 
 # Beside the flows' folders. No flow can have this name, and the folder has none of the
 # files by which Metaflow's local metadata provider knows a flow.
@@ -44,7 +52,8 @@ class Place:
     def __init__(self, storage: Any, log: Callable[[str], None]) -> None:
         self._storage = storage
         self._log = log
-        root = str(storage.datastore_root).rstrip("/")
+        self.kind: str = storage.TYPE
+        self.root = root = str(storage.datastore_root).rstrip("/")
         self.url: str
         """For people, and to tell two places apart."""
         if storage.TYPE in ON_DISK:
@@ -107,7 +116,6 @@ def place_of_task(task: object, log: Callable[[str], None]) -> Place | None:
     """
     from metaflow.client.core import Task
     from metaflow.exception import MetaflowNotFound
-    from metaflow.plugins import DATASTORES
 
     if isinstance(task, str):
         try:
@@ -118,19 +126,51 @@ def place_of_task(task: object, log: Callable[[str], None]) -> Place | None:
     kind, root = noted.get("ds-type"), noted.get("ds-root")
     if not kind or not root:
         return None
+    return place_at(kind, root, log, whose=str(getattr(task, "pathspec", task)))
+
+
+def place_at(kind: str, root: str, log: Callable[[str], None], *, whose: str) -> Place:
+    """Return the place of checkpoints in the datastore of a kind and root; ``whose`` they are, for people.
+
+    Raises CheckpointException if that kind is not installed here.
+    """
+    try:
+        return Place(_storage_class(kind, whose)(root), log)
+    except MetaflowException as error:  # its client is not installed
+        raise CheckpointException(
+            f"the checkpoints of {whose} are in {root}, which cannot be opened here: {error}"
+        ) from error
+
+
+def configured_place(log: Callable[[str], None], *, kind: str | None, root: str | None) -> Place:
+    """Return the place of checkpoints in the datastore that Metaflow is configured for, or in the one given.
+
+    Raises CheckpointException if there is none.
+    """
+    from metaflow.metaflow_config import DEFAULT_DATASTORE
+
+    kind = DEFAULT_DATASTORE if kind is None else kind
+    if root is None:
+        root = _storage_class(kind, "this configuration").get_datastore_root_from_config(
+            lambda *args, **kwargs: None, create_on_absent=False
+        )
+    if root is None:
+        raise CheckpointException(
+            f"no {kind!r} datastore is configured here, and none was found. Give one: "
+            "Checkpoint(datastore='s3', datastore_root='s3://bucket/metaflow'), or a task of a run."
+        )
+    return place_at(kind, root, log, whose="this configuration")
+
+
+def _storage_class(kind: str, whose: str) -> Any:
+    from metaflow.plugins import DATASTORES
+
     storage = next((found for found in DATASTORES if kind == found.TYPE), None)
     if storage is None:
         raise CheckpointException(
-            f"the checkpoints of {getattr(task, 'pathspec', task)} are in a {kind!r} datastore, which is not "
-            "installed here."
+            f"the checkpoints of {whose} are in a {kind!r} datastore, which is not installed here."
         )
-    try:
-        return Place(storage(root), log)
-    except MetaflowException as error:  # its client is not installed
-        raise CheckpointException(
-            f"the checkpoints of {getattr(task, 'pathspec', task)} are in {root}, which cannot be opened "
-            f"here: {error}"
-        ) from error
+    return storage
 
 
 async def _backend(storage: Any, executor: Executor) -> DatastoreBackend:
