@@ -120,7 +120,7 @@ class CurrentCheckpoint:
         checkpoint = manifest.checkpoint
         chosen = choose_fields(checkpoint, fields)
         session.state.check_restorable(chosen)
-        with session.files.staged(reference, store, manifest, wanted=fields is None) as move_in:
+        with session.files.staged(store, manifest, wanted=fields is None) as move_in:
             values = store.load(ref, fields=chosen, trusted=True)
             move_in()
             session.state.restore(values)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ckptstore
@@ -12,14 +12,18 @@ from .artifact import CheckpointArtifact, parse_key
 from .description import describe
 from .directory_restore import describe_files
 from .errors import CheckpointArgumentError, CheckpointException
+from .policies import newest_of
 from .reserved import attributes_of
-from .scope import NO_INDEX, line, parse_pathspec
 from .stores import Stores
-from .task_lines import known_task, lines_of, tasks_of
+from .task_lines import TaskLike
+from .task_listing import found_of_task, found_of_tasks
 
-__all__ = ["Library", "Reference", "check_filters", "choose_fields", "merged", "of_attempt"]
+__all__ = ["Library", "Reference", "check_filters", "choose_fields", "of_attempt"]
 
-Reference = CheckpointArtifact | Mapping[str, Any] | str
+Reference = CheckpointArtifact | Mapping[str, Any] | str | TaskLike
+"""An artifact, its dict, its key, or a task or its pathspec, which stand for the newest of it."""
+
+_PATHSPEC = re.compile(r"[^/@]+(/[^/@]+){3}")
 
 
 class Library:
@@ -42,9 +46,14 @@ class Library:
     def find(self, reference: Reference) -> tuple[ckptstore.CheckpointStore, ckptstore.CheckpointRef]:
         """Return the store and the store's own reference of an artifact, its dict or its key.
 
-        Raises CheckpointArgumentError for anything else.
+        A task or its pathspec stands for its newest that was not saved with ``latest=False``.
+        Raises CheckpointArgumentError for anything else, CheckpointException if it has none.
         """
         self._settle()
+        if isinstance(reference, TaskLike) or (
+            isinstance(reference, str) and _PATHSPEC.fullmatch(reference) is not None
+        ):
+            reference = self._newest_of(reference)
         if isinstance(reference, str):
             store = self._stores.own(create=False)
             return store, parse_key(reference, store.store_id)
@@ -92,40 +101,27 @@ class Library:
 
         ``task`` is a Task or its pathspec; ``scope`` is where it most likely ran.
         """
-        flow, run_id, step, task_id = parse_pathspec(task)
         self._settle()
-        pathspec = "/".join((flow, run_id, step, task_id))
-        found: list[ckptstore.Checkpoint] = []
-        if scope is not None:
-            likely = line(flow, step, scope, NO_INDEX)
-            found = _of(pathspec, self._stores.list_own(likely, label=name, run=run_id))
-        if found:
-            return [self.artifact(checkpoint) for checkpoint in found]
-        known = known_task(task)
-        lines: Sequence[str | None] = (None,) if known is None else lines_of(known)
-        elsewhere = None if known is None else self._stores.of_task(known)
-        if elsewhere is None:
-            # Without a line, for a task that the client does not know, this goes through the whole store.
-            own = [_of(pathspec, self._stores.list_own(one, label=name, run=run_id)) for one in lines]
-            if any(own) or known is not None:
-                return merged([[self.artifact(one) for one in found] for found in own])
-            elsewhere = self._stores.of_task(task)
-        if elsewhere is None:
-            return []
-        store, url = elsewhere
-        others = [_of(pathspec, store.list(one, label=name, run=run_id)) for one in lines]
-        return merged([[self.artifact(one, url) for one in found] for found in others])
+        found = found_of_task(self._stores, task, name=name, scope=scope)
+        return [self.artifact(checkpoint, url) for checkpoint, url in found]
 
     def of_tasks(
         self, what: object, *, name: str | None = None, scope: str | None = None
     ) -> list[CheckpointArtifact]:
-        """Return the checkpoints of a task, of a step or of a run, newest first.
+        """Return the checkpoints of a task, of a step or of a run, see ``task_listing.found_of_tasks``."""
+        self._settle()
+        found = found_of_tasks(self._stores, what, name=name, scope=scope)
+        return [self.artifact(checkpoint, url) for checkpoint, url in found]
 
-        Those of one task are in the store's own order; only between tasks the
-        writers' clocks decide. ``what`` is a Task, a Step, a Run or a pathspec.
-        """
-        listed = [self.of_task(task, name=name, scope=scope) for task in tasks_of(what)]
-        return merged(listed)
+    def _newest_of(self, task: object) -> CheckpointArtifact:
+        found = found_of_task(self._stores, task, name=None, scope=None)
+        newest = newest_of(checkpoint for checkpoint, _ in found)
+        if newest is None:
+            raise CheckpointException(
+                f"task {getattr(task, 'pathspec', task)} saved no checkpoint, or only with latest=False: "
+                "list(task=...) gives those."
+            )
+        return self.artifact(newest, found[0][1])
 
 
 def choose_fields(checkpoint: ckptstore.Checkpoint, fields: Sequence[str] | None) -> list[str]:
@@ -159,17 +155,3 @@ def check_filters(name: object, attempt: object) -> None:
 def of_attempt(artifacts: Sequence[CheckpointArtifact], attempt: int | None) -> list[CheckpointArtifact]:
     """Return those of one attempt, or all."""
     return [artifact for artifact in artifacts if attempt is None or artifact.attempt == attempt]
-
-
-def merged(listed: Iterable[Sequence[CheckpointArtifact]]) -> list[CheckpointArtifact]:
-    """Return what several lines or tasks have, newest first by their clocks; the order within each is kept."""
-    dated: list[tuple[str, CheckpointArtifact]] = []
-    for one in listed:
-        # None may pass a newer one of its own sequence, whatever its clock says.
-        dates = itertools.accumulate((artifact.created_on for artifact in one), min)
-        dated += zip(dates, one, strict=True)
-    return [artifact for _, artifact in sorted(dated, key=lambda pair: pair[0], reverse=True)]
-
-
-def _of(pathspec: str, found: Iterable[ckptstore.Checkpoint]) -> list[ckptstore.Checkpoint]:
-    return [checkpoint for checkpoint in found if checkpoint.attributes.get("pathspec") == pathspec]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 
 import ckptstore
@@ -21,21 +22,24 @@ class Stores:
     """
 
     def __init__(self, place: Place, log: Callable[[str], None], *, origin: Place | None = None) -> None:
-        self._place = place
+        self.place = place
+        """Where the task's own store is."""
         self._origin = origin
         self._log = log
         self._own: ckptstore.CheckpointStore | None = None
         self._others: dict[str, ckptstore.CheckpointStore] = {}
+        self._pid = os.getpid()
 
     @property
     def url(self) -> str:
         """Where the task's own store is, for people."""
-        return self._place.url
+        return self.place.url
 
     def own(self, *, create: bool) -> ckptstore.CheckpointStore:
         """Return the store of the task. Raises StoreNotFoundError if there is none, and not ``create``."""
+        self._leave_to_parent()
         if self._own is None:
-            self._own = self._place.open(create=create)
+            self._own = self.place.open(create=create)
         return self._own
 
     def list_own(
@@ -51,8 +55,9 @@ class Stores:
     def of_task(self, task: object) -> tuple[ckptstore.CheckpointStore, str] | None:
         """Return the store of another task, and where it is, if that is not the own one."""
         place = place_of_task(task, self._log) or self._origin
-        if place is None or place.url == self._place.url:
+        if place is None or place.url == self.place.url:
             return None
+        self._leave_to_parent()
         if place.url not in self._others:
             try:
                 self._others[place.url] = place.open(create=False)
@@ -77,8 +82,18 @@ class Stores:
 
     def close(self) -> None:
         """Finish what is being written and close all. Raises the first error."""
+        self._leave_to_parent()
         own, self._own = self._own, None
         others, self._others = list(self._others.values()), {}
         with contextlib.ExitStack() as stack:
             for store in [*others, *([] if own is None else [own])]:
                 stack.callback(store.close)
+
+    def _leave_to_parent(self) -> None:
+        # A forked child opens stores of its own: the parent's have no threads here. They are kept,
+        # as their loops would take their end for one that was forgotten.
+        if self._pid != os.getpid():
+            self._parents = (self._own, self._others)
+            self._pid = os.getpid()
+            self._own = None
+            self._others = {}

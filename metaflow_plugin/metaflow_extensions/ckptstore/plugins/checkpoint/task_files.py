@@ -13,7 +13,7 @@ from .artifact import CheckpointArtifact
 from .directory import CheckpointDirectory
 from .directory_names import INDEX
 from .directory_restore import restore_files
-from .library import Library, Reference
+from .library import Library
 
 __all__ = ["TaskFiles"]
 
@@ -41,7 +41,7 @@ class TaskFiles:
         self._restored = restored
         self._log = log
         self._told: set[str] = set()
-        self._loaded: Reference | None = None
+        self._loaded: CheckpointArtifact | None = None
         self._directory = CheckpointDirectory(temp_dir_root, fill=self._fill, log=self.tell_once)
 
     @property
@@ -60,12 +60,7 @@ class TaskFiles:
 
     @contextlib.contextmanager
     def staged(
-        self,
-        reference: Reference,
-        store: ckptstore.CheckpointStore,
-        manifest: ckptstore.Manifest,
-        *,
-        wanted: bool = True,
+        self, store: ckptstore.CheckpointStore, manifest: ckptstore.Manifest, *, wanted: bool = True
     ) -> Iterator[Callable[[], None]]:
         """Prepare a checkpoint's files; what is given makes the directory hold them and nothing else.
 
@@ -76,7 +71,7 @@ class TaskFiles:
         if not wanted or INDEX not in manifest.fields:
             yield lambda: None
             return
-        kept = reference if isinstance(reference, str) else CheckpointArtifact.hydrate(reference)
+        kept = self._library.artifact(manifest.checkpoint, store.url)
         with contextlib.ExitStack() as stack:
             exchange: Callable[[], None] = lambda: None  # noqa: E731
             if self._directory.in_use:
