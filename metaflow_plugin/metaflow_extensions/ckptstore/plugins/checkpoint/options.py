@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import CheckpointArgumentError
+from .policies import policy_text
 
-__all__ = ["DEFAULTS", "LOAD_POLICIES", "Options", "parse_options"]
-
-LOAD_POLICIES = ("fresh", "eager", "none")
+__all__ = ["DEFAULTS", "Options", "parse_options"]
 
 DEFAULTS: dict[str, Any] = {
     "load_policy": "fresh",
@@ -27,6 +26,7 @@ class Options:
     """The arguments of one ``@checkpoint``, all of them valid."""
 
     load_policy: str
+    """See ``policies.parse_policy``."""
     include: tuple[str, ...] | None
     exclude: tuple[str, ...]
     background: bool
@@ -45,12 +45,7 @@ def parse_options(attributes: Mapping[str, Any]) -> Options:
         raise CheckpointArgumentError(
             f"@checkpoint has no argument {', '.join(unknown)}; it has {', '.join(DEFAULTS)}."
         )
-    policy = attributes["load_policy"]
-    policy = "none" if policy is None else policy
-    if not isinstance(policy, str) or policy not in LOAD_POLICIES:
-        raise CheckpointArgumentError(
-            f"load_policy must be 'fresh', 'eager', 'none' or None, not {attributes['load_policy']!r}."
-        )
+    policy = policy_text(attributes["load_policy"])
     include = _names("include", attributes["include"])
     exclude = _names("exclude", attributes["exclude"])
     if include is not None and exclude is not None:

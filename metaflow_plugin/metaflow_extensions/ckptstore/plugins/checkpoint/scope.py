@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -85,10 +85,18 @@ class TaskIdentity:
         return line(self.flow, self.step, self.scope, self.shared_index)
 
     @property
+    def indexes(self) -> tuple[str, ...]:
+        """Its own, then the one that it shares with other ranks."""
+        return (self.index,) if self.shared_index is None else (self.index, self.shared_index)
+
+    @property
     def lines(self) -> tuple[str, ...]:
         """The lines that this task reads: its own, then the one that it shares with other ranks."""
-        shared = self.shared_collection
-        return (self.collection,) if shared is None else (self.collection, shared)
+        return tuple(line(self.flow, self.step, self.scope, index) for index in self.indexes)
+
+    def in_scope(self, scope: str) -> TaskIdentity:
+        """Return the same task as it would be in another scope."""
+        return replace(self, scope=scope)
 
     @property
     def run(self) -> str:

@@ -15,9 +15,9 @@ from .flow_state import FlowState
 from .library import Library
 from .options import Options
 from .place import Place
-from .policies import find_start
 from .saving import Saver, size_text
 from .scope import TaskIdentity
+from .start import find_start
 from .stores import Stores
 from .task_files import TaskFiles
 
@@ -60,14 +60,18 @@ class Session:
 
     def find_start(self) -> None:
         """Look for the checkpoint that this attempt starts from; the decorator calls it once."""
-        policy = self.options.load_policy
-        newest = find_start(policy, self.identity, self.stores)
-        if newest is not None:
-            self.info = self.library.artifact(newest)
-            self.log(f"found {self.described(self.info)}; current.checkpoint.load() restores it")
-        elif policy != "none" and (policy != "fresh" or self.identity.attempt > 0):
-            where = "this task's earlier attempts" if policy == "fresh" else self.identity.collection
-            self.log(f"no checkpoint of {where} was found")
+        try:
+            start = find_start(self.options.load_policy, self.identity, self.stores, log=self.log)
+        except BaseException:
+            self.stores.close()
+            raise
+        if start.checkpoint is not None:
+            self.info = self.library.artifact(start.checkpoint, start.store_url)
+            self.log(
+                f"found {self.described(self.info)}, {start.what}; current.checkpoint.load() restores it"
+            )
+        elif start.what:
+            self.log(f"found no checkpoint; looked for {start.what}")
 
     def described(self, artifact: CheckpointArtifact) -> str:
         """Return a checkpoint in a few words, for the log."""
