@@ -70,3 +70,12 @@ def test_delete_of_one_name_leaves_names_that_begin_alike(checkpoint: CurrentChe
     saved = [checkpoint.save(f"name.{number}") for number in (1, 10, 19)]
     checkpoint.delete(saved[0])
     assert [artifact.name for artifact in checkpoint.list()] == ["name.19", "name.10"]
+
+
+def test_diff_tells_what_changed_of_which_attribute(checkpoint: CurrentCheckpoint, flow: Any) -> None:
+    older = checkpoint.save()
+    flow.weights[2] = 7
+    flow.extra = "new"
+    newer = checkpoint.save()
+    states = {name: field.state for name, field in checkpoint.diff(older.key, newer.to_dict()).fields.items()}
+    assert states == {"epoch": "same", "weights": "changed", "extra": "added"}

@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ckptstore
+
 from .artifact import CheckpointArtifact
 from .errors import CheckpointArgumentError, CheckpointException
 from .library import Reference, check_filters, choose_fields, of_attempt
@@ -23,6 +25,11 @@ class CurrentCheckpoint:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+
+    @property
+    def session(self) -> Session:
+        """What stands behind it; for this extension's own use."""
+        return self._session
 
     @property
     def is_loaded(self) -> bool:
@@ -166,6 +173,15 @@ class CurrentCheckpoint:
             run = None if full_namespace else identity.run
             found = library.in_line(identity.collection, name=name, run=run)
         return of_attempt(found, attempt)
+
+    def diff(self, a: Reference, b: Reference) -> ckptstore.Diff:
+        """Return what changed from checkpoint ``a`` to ``b``: exactly, and almost without reading data.
+
+        Print it, or look at its ``fields``: each with its state (``added``,
+        ``removed``, ``changed``, ``same``), its sizes and its arrays and
+        tensors. Raises as ``load`` does.
+        """
+        return self._session.library.diff(a, b)
 
     def delete(self, reference: Reference) -> None:
         """Make a checkpoint invisible: it is not listed, found or loaded any more.

@@ -66,6 +66,10 @@ class CheckpointDecorator(StepDecorator):
     background : bool, default False
         Let save() return when the state is captured and write it in the background.
         The step's end waits for what is still being written.
+    keep : str, optional, default None
+        Which of this run's checkpoints stay: `last(3)`, `best("val_loss", 2)`, `every(10)` or
+        `max_age("7 d")` from ckptstore, joined by `|`, or such a text. By default all. Pinned
+        ones, the newest and the one that was loaded always stay.
 
     MF Add To Current
     -----------------
@@ -89,6 +93,7 @@ class CheckpointDecorator(StepDecorator):
         self._options = parse_options(self.attributes)
         # Metaflow leaves None out of what it hands to the task of a `--with checkpoint:load_policy=null`.
         self.attributes["load_policy"] = self._options.load_policy
+        self.attributes["keep"] = None if self._options.keep is None else str(self._options.keep)
         # What schedulers are handed is JSON, which has no sets.
         for name in ("include", "exclude"):
             if self.attributes[name] is not None:
@@ -149,6 +154,7 @@ class CheckpointDecorator(StepDecorator):
         if not is_fallback:
             note_lines(metadata, identity)
             self._session.find_start()
+            self._session.open_to_children()
 
     def task_decorate(
         self,

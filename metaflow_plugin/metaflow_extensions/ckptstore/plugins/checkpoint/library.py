@@ -67,6 +67,11 @@ class Library:
         files = describe_files(manifest.fields, lambda names: store.load(ref, fields=names))
         return describe(manifest, files)
 
+    def diff(self, a: Reference, b: Reference) -> ckptstore.Diff:
+        """Return what changed from one checkpoint to another, see ``CurrentCheckpoint.diff``."""
+        store, ref = self.find(a)
+        return store.diff(ref, self.find(b)[1])
+
     def delete(self, reference: Reference) -> None:
         """Make a checkpoint invisible, see ``CurrentCheckpoint.delete``."""
         store, ref = self.find(reference)
