@@ -193,7 +193,7 @@ def test_tiles_add_up_what_is_durable():
     assert "New bytes 1000 B of 5.86 KiB stored" in text
     assert "Deduplication 6.0\N{MULTIPLICATION SIGN}" in text
     assert "Compression 1.5\N{MULTIPLICATION SIGN}" in text
-    assert "Blocked 2.00 s 10.0% of the step's time" in text
+    assert "Blocked 2.00 s 10.0% of the time" in text
     assert "Background 7.50 s" in text
 
 

@@ -135,6 +135,18 @@ def test_page_that_cannot_be_made_raises_nothing(make, messages):
     assert messages == ["the card of this task could not be written: ZeroDivisionError: division by zero"]
 
 
+def test_process_without_a_thread_to_spare_goes_on_without_a_card(make, messages, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    writer = make()
+    writer.update(facts)
+    writer.finish(facts)
+
+    assert messages == ["the card of this task could not be written: RuntimeError: can't start new thread"]
+
+
 def test_no_thread_is_there_before_the_first_page_nor_after_the_last(make):
     def cards():
         return [thread for thread in threading.enumerate() if thread.name == "ckptstore-card"]

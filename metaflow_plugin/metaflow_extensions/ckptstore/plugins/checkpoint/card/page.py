@@ -86,11 +86,11 @@ def _tiles(facts: CardFacts) -> str:
     share = min(blocked / facts.elapsed_s, 1.0) if facts.elapsed_s > 0 else 0.0
     tiles = (
         ("Checkpoints", f"{len(durable):,}", beside or "all durable"),
-        ("Size", size(logical), "before compression"),
+        ("Size", size(logical), "uncompressed"),
         ("New bytes", size(new), f"of {size(stored)} stored"),
         ("Deduplication", _ratio(stored, new), "stored / new bytes"),
         ("Compression", _ratio(logical, stored), "size / stored bytes"),
-        ("Blocked", duration(blocked), f"{share:.1%} of the step's time"),
+        ("Blocked", duration(blocked), f"{share:.1%} of the time"),
         ("Background", duration(background), "beside the step"),
     )
     return '<dl class="tiles">{}</dl>'.format(

@@ -48,7 +48,10 @@ class CardWriter:
         self._interval_s = interval_s
         self._finish_timeout_s = finish_timeout_s
         self._pid = os.getpid()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        # Two, so that an update does not wake a worker that waits for its interval to pass.
+        self._changed = threading.Condition(self._lock)
+        self._ended = threading.Condition(self._lock)
         self._newest: Callable[[], CardFacts] | None = None
         self._is_final = False
         self._worker: threading.Thread | None = None
@@ -59,18 +62,18 @@ class CardWriter:
     def update(self, facts: Callable[[], CardFacts]) -> None:
         """Let a page be written soon, of what ``facts`` gives then; returns at once."""
         if os.getpid() == self._pid:
-            with self._changed:
+            with self._lock:
                 self._hand_over(facts)
 
     def finish(self, facts: Callable[[], CardFacts]) -> None:
         """Write the last page now, and wait for it until ``finish_timeout_s`` have passed."""
         if os.getpid() != self._pid:
             return
-        with self._changed:
+        with self._lock:
             self._hand_over(facts)
             self._is_final = True
-            self._changed.notify_all()
-            is_written = self._changed.wait_for(lambda: self._worker is None, self._finish_timeout_s)
+            self._ended.notify_all()
+            is_written = self._ended.wait_for(lambda: self._worker is None, self._finish_timeout_s)
             error = self._error
         if not is_written:
             self._tell(f"was not written within {self._finish_timeout_s:g} s")
@@ -81,27 +84,32 @@ class CardWriter:
         self._newest = facts
         if self._worker is None:
             # A daemon: the interpreter does not wait for it, whatever the storage does.
-            self._worker = threading.Thread(target=self._write_on, name="ckptstore-card", daemon=True)
-            self._worker.start()
-        self._changed.notify_all()
+            worker = threading.Thread(target=self._write_on, name="ckptstore-card", daemon=True)
+            try:
+                worker.start()
+            except RuntimeError as error:  # the process may have no more threads
+                self._error = error
+                return
+            self._worker = worker
+        self._changed.notify()
 
     def _write_on(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 self._changed.wait_for(lambda: self._newest is not None)
                 facts, self._newest = self._newest, None
                 is_final = self._is_final
             started = time.monotonic()
             error = self._write(facts) if facts is not None else None
             took_s = time.monotonic() - started
-            with self._changed:
+            with self._lock:
                 self._error = error
                 if is_final and self._newest is None:
                     self._is_final, self._worker = False, None
-                    self._changed.notify_all()
+                    self._ended.notify_all()
                     return
                 # Where writing is slow it is done more rarely: at most a tenth of the time.
-                self._changed.wait_for(lambda: self._is_final, max(self._interval_s, 9 * took_s))
+                self._ended.wait_for(lambda: self._is_final, max(self._interval_s, 9 * took_s))
 
     def _write(self, facts: Callable[[], CardFacts]) -> Exception | None:
         try:
