@@ -10,6 +10,7 @@ from ckptstore.errors import CheckpointStoreError
 
 from .errors import CheckpointArgumentError, CheckpointException
 from .foreign import refuse_foreign
+from .scope import is_shared
 
 __all__ = ["CheckpointArtifact", "format_key", "parse_key"]
 
@@ -120,6 +121,11 @@ class CheckpointArtifact:
     def attempt(self) -> int:
         """The attempt that saved it, from 0."""
         return int(self._values["attempt"])
+
+    @property
+    def shared(self) -> bool:
+        """Whether one rank of a @parallel step saved it for all of them."""
+        return is_shared(self.ref.collection)
 
     @property
     def metadata(self) -> dict[str, Any]:

@@ -71,6 +71,7 @@ class CurrentCheckpoint:
         name: str | None = None,
         path: StrPath | None = None,
         wait: bool | None = None,
+        shared: bool = False,
     ) -> CheckpointArtifact:
         """Save the step's attributes and files, and return the checkpoint's artifact.
 
@@ -88,6 +89,11 @@ class CurrentCheckpoint:
         if it is a path object, if ``name`` is given too, or if it starts with
         ``/``, ``./`` or ``../``.
 
+        In a @parallel step every rank has a line of its own; with
+        ``shared=True`` this rank saves its state for all: at its start, a rank
+        that has nothing of its own finds the newest of these, whatever its
+        time. Where all ranks must go on from one state, save nothing else.
+
         Raises CheckpointArgumentError for a wrong argument, CheckpointException
         if nothing or not all of ``include`` is set, or for a file that cannot
         be saved or does not stop changing, UnserializableError
@@ -100,7 +106,7 @@ class CurrentCheckpoint:
         )
         check_save(name, metadata, latest, wait)
         wait = not session.options.background if wait is None else wait
-        return session.saver.save(name, metadata=metadata, latest=latest, wait=wait, path=files)
+        return session.saver.save(name, metadata=metadata, latest=latest, wait=wait, path=files, shared=shared)
 
     def load(self, reference: Reference | None = None, *, fields: Sequence[str] | None = None) -> None:
         """Set the attributes that a checkpoint holds on ``self``, and its files: all of it or nothing.
@@ -155,6 +161,8 @@ class CurrentCheckpoint:
         task: object = None,
         attempt: int | None = None,
         full_namespace: bool = False,
+        *,
+        shared: bool | None = None,
     ) -> list[CheckpointArtifact]:
         """Return checkpoints, newest first in the store's own order.
 
@@ -162,6 +170,10 @@ class CurrentCheckpoint:
         ``attempt`` narrow that; ``task`` (a Task or its pathspec, also one that
         still runs) asks for another task's; ``full_namespace=True`` for all of
         this step and foreach branch in the namespace, of every run.
+
+        In a @parallel step those of this rank come first, then what any rank
+        saved with ``shared=True`` (``artifact.shared``), each newest first;
+        ``shared`` narrows it to the one or the other.
         """
         check_filters(name, attempt)
         if task is not None and full_namespace:
@@ -169,9 +181,11 @@ class CurrentCheckpoint:
         identity, library = self._session.identity, self._session.library
         if task is not None:
             found = library.of_task(task, name=name, scope=identity.scope)
+            found = [one for one in found if shared is None or one.shared is shared]
         else:
             run = None if full_namespace else identity.run
-            found = library.in_line(identity.collection, name=name, run=run)
+            lines = identity.lines_listed(shared)
+            found = [one for at in lines for one in library.in_line(at, name=name, run=run)]
         return of_attempt(found, attempt)
 
     def diff(self, a: Reference, b: Reference) -> ckptstore.Diff:

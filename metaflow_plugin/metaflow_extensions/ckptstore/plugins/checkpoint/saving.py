@@ -69,10 +69,13 @@ class Saver:
         latest: bool,
         wait: bool,
         path: Path | None = None,
+        shared: bool = False,
     ) -> CheckpointArtifact:
         """Save the state as it is now, see ``CurrentCheckpoint.save``."""
+        collection = self._identity.line_to_save(shared)
         self.settle()
         request = self._request(name, metadata, latest, path)
+        request["collection"] = collection
         started_s = time.perf_counter()
         if not wait:
             return self._save_in_background(name, request, started_s)

@@ -36,6 +36,7 @@ __all__ = [
     "TaskIdentity",
     "identify",
     "index_path",
+    "is_shared",
     "line",
     "namespace_scope",
     "parse_pathspec",
@@ -93,6 +94,24 @@ class TaskIdentity:
     def lines(self) -> tuple[str, ...]:
         """The lines that this task reads: its own, then the one that it shares with other ranks."""
         return tuple(line(self.flow, self.step, self.scope, index) for index in self.indexes)
+
+    def line_to_save(self, shared: bool) -> str:
+        """Return the line of a save. Raises CheckpointArgumentError for what only a @parallel step can do."""
+        return self.lines[self._place_in_lines(shared)]
+
+    def lines_listed(self, shared: bool | None) -> tuple[str, ...]:
+        """Return the lines of a listing: one, or all if that is None. Raises as ``line_to_save``."""
+        return self.lines if shared is None else (self.lines[self._place_in_lines(shared)],)
+
+    def _place_in_lines(self, shared: bool) -> int:
+        if not isinstance(shared, bool):
+            raise CheckpointArgumentError(f"shared must be True or False, not {shared!r}.")
+        if shared and self.shared_index is None:
+            raise CheckpointArgumentError(
+                f"shared=True is for the ranks of a @parallel step, and {self.step!r} is none: its tasks share "
+                "nothing. Leave it out."
+            )
+        return int(shared)
 
     def in_scope(self, scope: str) -> TaskIdentity:
         """Return the same task as it would be in another scope."""
@@ -165,6 +184,11 @@ def shared_index_path(foreach_stack: Iterable[Any]) -> str:
     """Return the index that stands for all ranks of a @parallel step."""
     positions = [str(frame.index or 0) for frame in foreach_stack]
     return ".".join([*positions[:-1], SHARED])
+
+
+def is_shared(collection: str) -> bool:
+    """Return whether this is the line that the ranks of a @parallel step share."""
+    return collection.rpartition("/")[2].rpartition(".")[2] == SHARED
 
 
 def parse_pathspec(task: object) -> tuple[str, str, str, str]:
