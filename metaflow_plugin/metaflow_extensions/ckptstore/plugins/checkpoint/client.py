@@ -1,0 +1,249 @@
+"""``from metaflow import Checkpoint``: the checkpoints of any task, outside of flows and in a task's processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from metaflow.flowspec import FlowSpec
+
+from .artifact import CheckpointArtifact
+from .client_state import ClientState
+from .errors import CheckpointArgumentError
+from .files_outside import write_files
+from .library import Reference, check_filters, choose_fields, of_attempt
+from .onto import attributes_set
+from .save_arguments import StrPath
+from .saving import check_save
+
+__all__ = ["Checkpoint"]
+
+DEFAULT_NAME = "mfchckpt"
+
+
+class Checkpoint:
+    """The checkpoints of any task, from a notebook, a script, a task, or a process that a task has started.
+
+    It reads everywhere; it saves in a task with ``@checkpoint`` and in the
+    processes that such a task starts, under the task's name and attempt. The
+    store is opened when it is first needed, and closed by ``close``, at the end
+    of a ``with`` block, when the object is gone or the interpreter ends. It
+    works where an event loop is running.
+
+    ``with`` or ``init_dir`` make ``directory``, a temporary directory in
+    ``temp_dir_root``. ``datastore`` and ``datastore_root`` say which datastore
+    to read, as the options of a flow do, instead of the task's own or the one
+    that Metaflow is configured for; nothing is saved then.
+    """
+
+    def __init__(
+        self,
+        temp_dir_root: str | None = None,
+        init_dir: bool = False,
+        *,
+        datastore: str | None = None,
+        datastore_root: str | None = None,
+    ) -> None:
+        self._state = ClientState(temp_dir_root, datastore, datastore_root)
+        # Not a method of this object: that would keep it alive.
+        weakref.finalize(self, self._state.close_quietly)
+        if init_dir:
+            self._state.make_directory()
+
+    @property
+    def directory(self) -> str | None:
+        """The temporary directory of this object; None without ``with`` and ``init_dir``.
+
+        Its files are part of what ``save`` saves, and ``load`` fills it. It goes when this object is closed.
+        """
+        return self._state.directory
+
+    def list(
+        self,
+        name: str | None = None,
+        task: object = None,
+        attempt: int | None = None,
+        full_namespace: bool = False,
+    ) -> list[CheckpointArtifact]:
+        """Return checkpoints, newest first.
+
+        ``task`` is a Task, also one that still runs, a Step or a Run, or the
+        pathspec of one. Those of one task are in the store's own order, between
+        tasks of a step or run the writers' clocks decide. ``name`` and
+        ``attempt`` narrow that. In a task with ``@checkpoint``, and in a process
+        that it started, ``task`` may be left out for its own, and
+        ``full_namespace=True`` gives all of its step and foreach branch in the
+        namespace, of every run.
+
+        Raises CheckpointArgumentError without ``task`` elsewhere, and the store's errors.
+        """
+        check_filters(name, attempt)
+        if task is not None and full_namespace:
+            raise CheckpointArgumentError("task and full_namespace are mutually exclusive.")
+        door = self._state.door()
+        if task is not None:
+            scope = None if door.task is None else door.task.identity.scope
+            return of_attempt(door.library.of_tasks(task, name=name, scope=scope), attempt)
+        if door.task is None:
+            raise CheckpointArgumentError(
+                "outside of a step with @checkpoint and of the processes that it starts list() needs to know whose "
+                "checkpoints are meant: Checkpoint().list(task=...), with a Task, a Step, a Run or a pathspec such "
+                "as 'Flow/run_id/step/task_id'."
+            )
+        identity = door.task.identity
+        run = None if full_namespace else identity.run
+        return of_attempt(door.library.in_line(identity.collection, name=name, run=run), attempt)
+
+    def load(
+        self,
+        reference: Reference,
+        path: StrPath | None = None,
+        *,
+        fields: Sequence[str] | None = None,
+        onto: object = None,
+        trusted: bool = True,
+    ) -> dict[str, Any]:
+        """Return a checkpoint's attributes by name; with ``path`` write its files there instead.
+
+        ``reference`` is an artifact, its dict or its key, or a Task or its
+        pathspec, which stand for the newest one that was not saved with
+        ``latest=False``. ``fields``: only attributes of these names. ``onto``:
+        also set them on this object, all or none. ``path``: a new or empty
+        directory, which gets the files of ``current.checkpoint.directory``;
+        the attributes are not loaded and the dict is empty. Without ``path``
+        the files, if there are any, replace those of this object's
+        ``directory``, if it has one.
+
+        A reference pins what is loaded, and everything is verified before
+        anything is built. ``trusted``: what is pickled is unpickled, as
+        Metaflow's client does with artifacts; with ``trusted=False`` no code of
+        the checkpoint's runs, and what would need it raises
+        UntrustedPickleError.
+
+        Raises CheckpointArgumentError for anything else, CheckpointException if
+        there is no such field, file or attribute of ``onto``, and the store's
+        errors; ``onto``, ``path`` and ``directory`` are as they were then.
+        """
+        if path is not None and (fields is not None or onto is not None):
+            raise CheckpointArgumentError(
+                "path is for files: without it fields and onto say which attributes."
+            )
+        library = self._state.door().library
+        store, ref = library.find(reference)
+        manifest = store.inspect(ref)
+        if path is not None:
+            write_files(store, manifest, Path(path))
+            return {}
+        chosen = choose_fields(manifest.checkpoint, fields)
+        with contextlib.ExitStack() as stack:
+            move_in = stack.enter_context(self._state.staged(store, manifest, wanted=fields is None))
+            values = store.load(ref, fields=chosen, trusted=trusted)
+            if onto is not None:
+                stack.enter_context(attributes_set(onto, values))
+            move_in()
+        self._state.loaded(ref)
+        return values
+
+    def inspect(self, reference: Reference) -> dict[str, Any]:
+        """Return what a checkpoint holds without reading its data, see ``current.checkpoint.inspect``."""
+        return self._state.door().library.inspect(reference)
+
+    def save(
+        self,
+        values: object = None,
+        /,
+        metadata: Mapping[str, Any] | None = None,
+        latest: bool = True,
+        name: str = DEFAULT_NAME,
+        *,
+        path: StrPath | None = None,
+        wait: bool | None = None,
+    ) -> CheckpointArtifact:
+        """Save values for the task that this process belongs to, and return the checkpoint's artifact.
+
+        ``values`` is a mapping of names to values, or an object whose
+        attributes are saved; a path object or a text is the ``path`` of a
+        directory or a file to save. Without ``path`` the files are those of
+        this object's ``directory``, if it has one. ``name``, ``metadata``,
+        ``latest`` and ``wait`` as in ``current.checkpoint.save``.
+
+        All processes of a task save one after the other: this one waits until
+        what another has in flight is saved, and what is saved later is listed
+        as newer. Raises CheckpointException outside of a task with
+        ``@checkpoint`` and of the processes that it starts, and when the task
+        has ended; else as ``current.checkpoint.save``.
+        """
+        check_save(name, metadata, latest, wait)
+        if isinstance(values, (str, os.PathLike)):
+            if path is not None:
+                raise CheckpointArgumentError(f"save was given two paths, {values!r} and path={path!r}.")
+            values, path = None, values
+        if path is not None and not os.path.exists(path):
+            raise CheckpointArgumentError(f"there is no file or directory {os.fspath(path)!r} to save.")
+        return self._state.save(
+            name,
+            _fields_of(values),
+            path=None if path is None else Path(path),
+            metadata=metadata,
+            latest=latest,
+            wait=wait,
+        )
+
+    def delete(self, reference: Reference) -> None:
+        """Make a checkpoint invisible, see ``current.checkpoint.delete``."""
+        self._state.door().library.delete(reference)
+
+    def undelete(self, reference: Reference) -> None:
+        """Bring a deleted checkpoint back, see ``current.checkpoint.undelete``."""
+        self._state.door().library.undelete(reference)
+
+    def pin(self, reference: Reference) -> None:
+        """Keep retention away from a checkpoint. Idempotent."""
+        self._state.door().library.pin(reference)
+
+    def unpin(self, reference: Reference) -> None:
+        """Take the pin away. Idempotent."""
+        self._state.door().library.unpin(reference)
+
+    def close(self) -> None:
+        """Finish what is being saved, close the stores and remove the directory; a later use opens them again.
+
+        Raises what a background save failed with, if nobody has been told.
+        """
+        self._state.close()
+
+    def __enter__(self) -> Checkpoint:
+        self._state.make_directory()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self._state.close_quietly()
+
+
+def _fields_of(values: object) -> dict[str, Any]:
+    """Return what is to be saved by name: of a mapping, or of an object's attributes; nothing of None."""
+    if values is None:
+        return {}
+    if isinstance(values, FlowSpec):
+        raise CheckpointArgumentError("the attributes of a flow are saved by current.checkpoint.save().")
+    if not isinstance(values, Mapping):
+        try:
+            values = {name: value for name, value in vars(values).items() if not name.startswith("__")}
+        except TypeError:
+            raise CheckpointArgumentError(
+                f"values must be a mapping of names to values, or an object with attributes, not {values!r:.80}."
+            ) from None
+    wrong = [name for name in values if not isinstance(name, str) or not name.isidentifier()]
+    if wrong:
+        raise CheckpointArgumentError(f"names of values must be names of attributes; {wrong[0]!r} is none.")
+    return dict(values)

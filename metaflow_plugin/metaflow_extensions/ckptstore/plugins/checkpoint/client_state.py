@@ -1,0 +1,142 @@
+"""What a ``Checkpoint`` object holds open, and how that ends."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ckptstore
+
+from .artifact import CheckpointArtifact
+from .directory import CheckpointDirectory
+from .directory_names import INDEX
+from .directory_restore import restore_files
+from .doors import Door, open_door, standing
+from .errors import CheckpointException
+from .saving import Saver
+
+__all__ = ["ClientState"]
+
+_log = logging.getLogger("ckptstore")
+
+
+class ClientState:
+    """The door of the process that uses it, a directory, and what saves; it must not refer to the ``Checkpoint``."""
+
+    def __init__(self, temp_dir_root: str | None, datastore: str | None, datastore_root: str | None) -> None:
+        self._where = (datastore, datastore_root)
+        self._directory = CheckpointDirectory(temp_dir_root, fill=lambda path: None, log=_log.info)
+        self._door: Door | None = None
+        self._saver: Saver | None = None
+        self._standing: object = None
+        self._values: Mapping[str, Any] = {}
+        self._parent: ckptstore.CheckpointRef | None = None
+
+    @property
+    def directory(self) -> str | None:
+        """See ``Checkpoint.directory``."""
+        return str(self._directory.path) if self._directory.in_use else None
+
+    def make_directory(self) -> None:
+        """Make the directory, unless there is one."""
+        _ = self._directory.path
+
+    def door(self) -> Door:
+        """Return what the process may do now, which changes with a fork, and when a task begins or ends."""
+        now = standing()
+        if self._door is None or self._standing != now:
+            if self._door is not None:
+                self._door.close()
+            self._door = open_door(*self._where)
+            self._saver = None
+            self._standing = now
+        return self._door
+
+    @contextlib.contextmanager
+    def staged(
+        self, store: ckptstore.CheckpointStore, manifest: ckptstore.Manifest, *, wanted: bool
+    ) -> Iterator[Callable[[], None]]:
+        """Prepare a checkpoint's files; what is given makes the directory hold them, if there are any."""
+        if not wanted or not self._directory.in_use or INDEX not in manifest.fields:
+            yield lambda: None
+            return
+        ref = manifest.checkpoint.ref
+        with self._directory.staged(
+            lambda into: restore_files(manifest.fields, lambda names: store.load(ref, fields=names), into)
+        ) as move_in:
+            yield move_in
+
+    def loaded(self, ref: ckptstore.CheckpointRef) -> None:
+        """Take note of the checkpoint that what is saved later goes on from."""
+        self._parent = ref
+
+    def save(
+        self,
+        name: str,
+        values: Mapping[str, Any],
+        *,
+        path: Path | None,
+        metadata: Mapping[str, Any] | None,
+        latest: bool,
+        wait: bool | None,
+    ) -> CheckpointArtifact:
+        """Save for the task that the process belongs to."""
+        door = self.door()
+        task = door.task
+        if task is None:
+            raise CheckpointException(
+                "save() is for a step with @checkpoint and for the processes that it starts, which inherit its "
+                "environment variables; this is neither, so there is no task to save for."
+            )
+        if self._saver is None:
+            self._saver = Saver(
+                task.identity, door.stores, collect=self._collect, log=_log.info, keep=task.keep
+            )
+        saver = self._saver
+        saver.turns, saver.found, saver.parent = task.turns, task.found, self._parent
+        self._values = values
+        try:
+            return saver.save(
+                name,
+                metadata=metadata,
+                latest=latest,
+                wait=not task.background if wait is None else wait,
+                path=path,
+            )
+        finally:
+            self._values = {}
+
+    def close(self) -> None:
+        """Finish what is being saved and close all. Raises the first error that nobody has seen."""
+        self._directory.close()
+        door, self._door = self._door, None
+        saver, self._saver = self._saver, None
+        try:
+            if saver is not None:
+                saver.settle()
+        finally:
+            if door is not None:
+                door.close()
+
+    def close_quietly(self) -> None:
+        """Close where nobody is told, as the object is gone or an error is on its way: what fails is logged."""
+        if threading.current_thread().name.startswith("ckptstore"):
+            return  # a store's own thread cannot wait for itself; the interpreter's end closes it
+        try:
+            self.close()
+        except Exception as error:  # noqa: BLE001  # nobody is left to raise it to
+            _log.error("while closing the checkpoints: %s: %s", type(error).__name__, error)
+
+    def _collect(self, path: Path | None) -> dict[str, Any]:
+        files = self._directory.fields() if path is None else self._directory.collect(path)
+        values = {**self._values, **files}
+        if not values:
+            raise CheckpointException(
+                "there is nothing to save: give values, such as save({'model': model}), or a path, or put files "
+                "into the directory of `with Checkpoint() as checkpoint`."
+            )
+        return values
