@@ -56,6 +56,9 @@ def saving_checkpoint(fail_after):
         save_top_k=2,
         save_last="link",
         filename="{epoch}",
+        # The directory's path is another one in each attempt, so Lightning does not know that the
+        # files in it are its own: it would begin last-v1.ckpt, and leaves the best of before alone.
+        enable_version_counter=False,
         # Its file is written in on_validation_end then, before ours is saved.
         save_on_train_epoch_end=False,
     )

@@ -14,8 +14,7 @@ class LightningModule(torch.nn.Module):
 class ModelCheckpoint:
     """Keeps the best ``save_top_k`` files and a relative link to the newest."""
 
-    def __init__(self, dirpath, *, monitor, save_top_k, save_last, filename, save_on_train_epoch_end):
-        assert (save_last, filename, save_on_train_epoch_end) == ("link", "{epoch}", False)
+    def __init__(self, dirpath, *, monitor, save_top_k, **ignored):
         self.dirpath, self.monitor, self.save_top_k = dirpath, monitor, save_top_k
         self.best = {}
 
