@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar, overload
 
 import ckptstore
 
 from .artifact import CheckpointArtifact
+from .cadence import Every
 from .errors import CheckpointArgumentError, CheckpointException
-from .library import Reference, check_filters, choose_fields, of_attempt
+from .library import Reference, check_filters, of_attempt
+from .loop import Loop, LoopMetadata
 from .save_arguments import StrPath, name_and_path
 from .saving import check_save
 from .session import Session
@@ -18,6 +19,8 @@ from .session import Session
 __all__ = ["DEFAULT_NAME", "CurrentCheckpoint"]
 
 DEFAULT_NAME = "mfchckpt"
+
+T = TypeVar("T")
 
 
 class CurrentCheckpoint:
@@ -61,23 +64,60 @@ class CurrentCheckpoint:
         """
         return self._session.files.directory
 
+    @property
+    def preempted(self) -> bool:
+        """Whether the machine is about to go away: Metaflow's notice came, or SIGTERM where it is heard."""
+        return self._session.preemption.is_noticed
+
+    @overload
     def save(
         self,
         name_or_path: StrPath | None = None,
         /,
         metadata: Mapping[str, Any] | None = None,
-        latest: bool = True,
+        latest: bool | None = None,
         *,
         name: str | None = None,
         path: StrPath | None = None,
         wait: bool | None = None,
         shared: bool = False,
-    ) -> CheckpointArtifact:
+        every: None = None,
+    ) -> CheckpointArtifact: ...
+    @overload
+    def save(
+        self,
+        name_or_path: StrPath | None = None,
+        /,
+        metadata: Mapping[str, Any] | None = None,
+        latest: bool | None = None,
+        *,
+        name: str | None = None,
+        path: StrPath | None = None,
+        wait: bool | None = None,
+        shared: bool = False,
+        every: Every,
+    ) -> CheckpointArtifact | None: ...
+    def save(
+        self,
+        name_or_path: StrPath | None = None,
+        /,
+        metadata: Mapping[str, Any] | None = None,
+        latest: bool | None = None,
+        *,
+        name: str | None = None,
+        path: StrPath | None = None,
+        wait: bool | None = None,
+        shared: bool = False,
+        every: Every | None = None,
+    ) -> CheckpointArtifact | None:
         """Save the step's attributes and files, and return the checkpoint's artifact.
 
         ``name`` is any text (``mfchckpt`` if not given), ``metadata`` plain
         values to note with it. With ``latest=False`` it is saved and listed but
-        never chosen at a task's start. ``wait=True`` returns when it is
+        never chosen at a task's start. So it is by default in the body of a
+        ``loop``, whose own saves are what a task goes on from; with
+        ``latest=True`` there the iteration that is under way begins again with
+        the attributes as they are now. ``wait=True`` returns when it is
         durable, ``wait=False`` when all is captured: attributes and files may
         then be changed at once, and the end of the step waits for the rest. The
         default is what ``@checkpoint`` says (``background``).
@@ -94,6 +134,14 @@ class CurrentCheckpoint:
         that has nothing of its own finds the newest of these, whatever its
         time. Where all ranks must go on from one state, save nothing else.
 
+        ``every`` makes a call cheap that is made often: a count saves at each
+        so many-th call, a duration such as ``"30 s"``, ``"5 min"`` or ``"1 h"``
+        when that long has passed since the call's last save, at first since its
+        first call. Any other call returns None at once, and so does one that
+        would have to wait for a background save unless ``wait=True``: the next
+        one saves then. Calls are told apart by name and ``every``. After a notice
+        that the machine goes away the next one saves.
+
         Raises CheckpointArgumentError for a wrong argument, CheckpointException
         if nothing or not all of ``include`` is set, or for a file that cannot
         be saved or does not stop changing, UnserializableError
@@ -101,12 +149,82 @@ class CurrentCheckpoint:
         when the storage fails, and the error of an earlier background save.
         """
         session = self._session
+        occasion, is_due = None, True
+        if every is not None:
+            occasion = session.recurring.occasion((name_or_path, name, path), every)
+            is_new = occasion.is_new
+            is_due = occasion.comes(is_preempted=self.preempted)
+            # The first call is checked though it does not save: wrong arguments are told then.
+            if not is_due and not is_new:
+                return None
         name, files = name_and_path(
             name_or_path, name=name, path=path, default=DEFAULT_NAME, log=session.files.tell_once
         )
         check_save(name, metadata, latest, wait)
         wait = not session.options.background if wait is None else wait
-        return session.saver.save(name, metadata=metadata, latest=latest, wait=wait, path=files, shared=shared)
+        if not is_due or (occasion is not None and not wait and session.saver.is_saving):
+            return None
+        artifact = session.saver.save(
+            name, metadata=metadata, latest=latest, wait=wait, path=files, shared=shared
+        )
+        if occasion is not None:
+            occasion.saved(is_preempted=self.preempted)
+        return artifact
+
+    def loop(
+        self,
+        iterable: Iterable[T],
+        *,
+        every: Every = 1,
+        name: str | None = None,
+        metadata: LoopMetadata | None = None,
+        wait: bool = False,
+    ) -> Loop[T]:
+        """Return the iterable for a ``for`` that goes on where an earlier attempt was, with its attributes.
+
+        ``for self.epoch in current.checkpoint.loop(range(10)):`` is all it takes.
+        When the ``for`` begins, the checkpoint that was found at the task's
+        start is restored (not again if ``load()`` was called before it) and what
+        it had finished is skipped. Between two iterations the attributes are
+        saved together with the number of finished iterations: ``every`` so many,
+        or when so long has passed (``"5 min"``) since a loop last saved; and at
+        the loop's end, also by ``break``. After a kill everything since the last
+        save is done again, on the attributes as they were then; after an
+        exception too, as attributes that may be half changed are not saved.
+
+        ``iterable``: a sequence is read from where it goes on, anything else
+        iterated up to there; its order must be the same in all attempts. It may
+        be longer or shorter than before. ``name`` names the checkpoints, and the
+        loop: one of several without a name is known by its number. A loop in
+        another's body is restored with it. ``metadata``: plain values to note
+        with each save, or a function that returns them. With ``wait=False`` the
+        saves go on in the background; one that is due while another is in
+        flight comes after the next iteration. With ``wait=True`` none is put
+        off. After a notice that the machine goes away the next save is made
+        after the iteration that is under way, and waited for.
+
+        Raises CheckpointArgumentError for a wrong argument; the ``for`` raises
+        what ``load`` and ``save`` do.
+        """
+        label = DEFAULT_NAME if name is None else name
+        return self._session.loops.make(
+            iterable, every=every, name=name, label=label, metadata=metadata, wait=wait
+        )
+
+    def mark(self, name: str = DEFAULT_NAME, metadata: Mapping[str, Any] | None = None) -> None:
+        """Say that the attributes and files are consistent now, and hold a copy of them in memory.
+
+        It replaces the mark before it and stores nothing. Where
+        ``@checkpoint(on_preemption="save")`` is set, the last mark is saved when
+        the machine is about to go away, unless what was saved since is newer;
+        an attempt that starts from it begins with what was marked, whatever the
+        attributes were in that moment.
+
+        Raises as ``save`` does, for what concerns the arguments and the attributes.
+        """
+        check_save(name, metadata, True, None)
+        self._session.marks.take(name, metadata)
+        self._session.preemption.marked()
 
     def load(self, reference: Reference | None = None, *, fields: Sequence[str] | None = None) -> None:
         """Set the attributes that a checkpoint holds on ``self``, and its files: all of it or nothing.
@@ -125,22 +243,7 @@ class CurrentCheckpoint:
         checkpoint holds no field of a name; the store's errors if it is gone or
         damaged. ``self`` is untouched then.
         """
-        session = self._session
-        reference = self._meant(reference)
-        store, ref = session.library.find(reference)
-        started = time.perf_counter()
-        manifest = store.inspect(ref)
-        checkpoint = manifest.checkpoint
-        chosen = choose_fields(checkpoint, fields)
-        session.state.check_restorable(chosen)
-        with session.files.staged(store, manifest, wanted=fields is None) as move_in:
-            values = store.load(ref, fields=chosen, trusted=True)
-            move_in()
-            session.state.restore(values)
-        session.saver.parent = checkpoint.ref
-        what = session.described(session.library.artifact(checkpoint))
-        names = ", ".join(sorted(chosen)) or "no attributes"
-        session.log(f"restored {what} in {time.perf_counter() - started:.2f} s: {names}")
+        self._session.restore(self._meant(reference), fields)
 
     def inspect(self, reference: Reference | None = None) -> dict[str, Any]:
         """Return what a checkpoint holds, without reading its data.

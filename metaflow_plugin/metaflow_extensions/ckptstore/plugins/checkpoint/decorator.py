@@ -70,6 +70,12 @@ class CheckpointDecorator(StepDecorator):
         Which of this run's checkpoints stay: `last(3)`, `best("val_loss", 2)`, `every(10)` or
         `max_age("7 d")` from ckptstore, joined by `|`, or such a text. By default all. Pinned
         ones, the newest and the one that was loaded always stay.
+    on_preemption : str, default "finish"
+        What to do when the machine is about to go away, by Metaflow's notice for spot
+        instances or by SIGTERM. "finish": what is being saved is finished. "save": then the
+        state of the last `current.checkpoint.mark()` is saved too.
+    sigterm : bool, default False
+        Treat SIGTERM as such a notice, and let it take its course after that.
 
     MF Add To Current
     -----------------
@@ -174,6 +180,8 @@ class CheckpointDecorator(StepDecorator):
         def finishing(*args: Any) -> Any:
             completed = False
             try:
+                # Metaflow's decorators tell of the notice in hooks that may run after ours.
+                session.watch(current.get("spot_termination_notice"))
                 result = step_func(*args)
                 completed = True
             finally:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ckptstore import Keep
+from ckptstore.errors import InvalidPolicyError
+
 from .errors import CheckpointArgumentError
 from .policies import policy_text
 
@@ -18,6 +21,9 @@ DEFAULTS: dict[str, Any] = {
     "temp_dir_root": None,
     "show_card": False,
     "background": False,
+    "keep": None,
+    "on_preemption": "finish",
+    "sigterm": False,
 }
 
 
@@ -31,6 +37,9 @@ class Options:
     exclude: tuple[str, ...]
     background: bool
     temp_dir_root: str | None = None
+    keep: Keep | None = None
+    on_preemption: str = "finish"
+    sigterm: bool = False
 
 
 def parse_options(attributes: Mapping[str, Any]) -> Options:
@@ -65,8 +74,38 @@ def parse_options(attributes: Mapping[str, Any]) -> Options:
             "Leave it out, or say show_card=False."
         )
     return Options(
-        policy, include, exclude or (), _flag("background", attributes["background"]), temp_dir_root
+        policy,
+        include,
+        exclude or (),
+        background=_flag("background", attributes["background"]),
+        temp_dir_root=temp_dir_root,
+        keep=_keep(attributes["keep"]),
+        on_preemption=_on_preemption(attributes["on_preemption"]),
+        sigterm=_flag("sigterm", attributes["sigterm"]),
     )
+
+
+def _keep(value: object) -> Keep | None:
+    if value is None or isinstance(value, Keep):
+        return value
+    if not isinstance(value, str):
+        raise CheckpointArgumentError(
+            "keep must be a retention policy, such as last(3) | best('val_loss', 2) from ckptstore, or its text, "
+            f"not {value!r}."
+        )
+    try:
+        return Keep.parse(value)
+    except InvalidPolicyError as error:
+        raise CheckpointArgumentError(f"keep={value!r}: {error}") from error
+
+
+def _on_preemption(value: object) -> str:
+    if value not in ("finish", "save"):
+        raise CheckpointArgumentError(
+            "on_preemption must be 'finish' (what is being saved) or 'save' (also the last "
+            f"current.checkpoint.mark()), not {value!r}."
+        )
+    return str(value)
 
 
 def _names(option: str, value: object) -> tuple[str, ...] | None:

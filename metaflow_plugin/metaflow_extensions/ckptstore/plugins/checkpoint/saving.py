@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from .errors import CheckpointArgumentError
 from .library import Library
 from .scope import TaskIdentity
 from .stores import Stores
+from .turns import Turns
 
 __all__ = ["Observer", "Saver", "check_save", "size_text"]
 
@@ -36,6 +39,8 @@ class _Flight:
     """A background save that is under way."""
 
     artifact: CheckpointArtifact
+    pending: ckptstore.PendingSave
+    number: int
     started_s: float
     blocked_s: float
 
@@ -50,43 +55,88 @@ class Saver:
         *,
         collect: Callable[[Path | None], Mapping[str, Any]],
         log: Callable[[str], None],
+        keep: ckptstore.Keep | None = None,
+        is_resting: Callable[[], bool] = lambda: True,
     ) -> None:
+        # What a task may start from stays, however many were saved with latest=False after it.
+        self._keep = None if keep is None else keep | ckptstore.last(1, attributes={"latest": True})
         self._identity = identity
         self._stores = stores
         self._collect = collect
         self._log = log
+        self._is_resting = is_resting
         self._flights: list[_Flight] = []
+        self._deferred: list[BaseException] = []
+        self._number = 0
+        self.committed_number = 0
+        """The number of the newest state that is durable and that a task may start from."""
+        self.lock = threading.RLock()
+        """Held by whoever saves, or waits for what is saved: the step, or the watcher of its end."""
+        self._pid = os.getpid()
         self._library = Library(stores, settle=self.settle)
         self.observers: list[Observer] = []
+        self.turns: Turns | None = None
+        """What other processes of the task save in turn with; None: there are none."""
         self.parent: ckptstore.CheckpointRef | None = None
         """The checkpoint that the state was restored from."""
+        self.found: ckptstore.CheckpointRef | None = None
+        """The checkpoint that was found at the task's start; like the parent, retention leaves it alone."""
 
     def save(
         self,
         name: str,
         *,
         metadata: Mapping[str, Any] | None,
-        latest: bool,
+        latest: bool | None,
         wait: bool,
         path: Path | None = None,
         shared: bool = False,
     ) -> CheckpointArtifact:
         """Save the state as it is now, see ``CurrentCheckpoint.save``."""
         collection = self._identity.line_to_save(shared)
-        self.settle()
-        request = self._request(name, metadata, latest, path)
-        request["collection"] = collection
-        started_s = time.perf_counter()
-        if not wait:
-            return self._save_in_background(name, request, started_s)
+        self._check_process()
+        with self.lock:
+            self.settle()
+            request, number = self._request(name, metadata, latest, path)
+            request["collection"] = collection
+            started_s = time.perf_counter()
+            if not wait:
+                return self._save_in_background(name, request, number, started_s)
+            with _attribute_paths():
+                saved = self.in_turn(
+                    request["collection"], lambda: self._stores.own(create=True).save(**request, wait=True)
+                )
+            return self.committed(saved, number, blocked_s=time.perf_counter() - started_s)
+
+    def capture(self, name: str, metadata: Mapping[str, Any] | None) -> tuple[ckptstore.CapturedSave, int]:
+        """Hold the state as it is now, which the user says is one to start from; return it and its number."""
+        request, number = self._request(name, metadata, True, None)
         with _attribute_paths():
-            saved = self._stores.own(create=True).save(**request, wait=True)
+            return self._stores.own(create=True).capture(**request), number
+
+    def in_turn(self, collection: str, save: Callable[[], ckptstore.Checkpoint]) -> ckptstore.Checkpoint:
+        """Return what the save into this collection returns, made in the turn of this process."""
+        with contextlib.ExitStack() as turn:
+            turn.callback(self._take_turn(collection))
+            return save()
+
+    def committed(self, saved: ckptstore.Checkpoint, number: int, *, blocked_s: float) -> CheckpointArtifact:
+        """Tell of a save that is durable, and return its artifact."""
         artifact = self._library.artifact(saved)
-        blocked_s = time.perf_counter() - started_s
+        self.committed_number = max(self.committed_number, number)
         self._log(_saved(artifact, f"{blocked_s:.2f} s"))
         for observer in self.observers:
             observer.saved(artifact, blocked_s=blocked_s, background_s=0.0)
         return artifact
+
+    @property
+    def is_saving(self) -> bool:
+        """Whether a background save has not ended yet."""
+        return any(not flight.pending.done() for flight in self._flights)
+
+    def defer(self, errors: Sequence[BaseException]) -> None:
+        """Keep errors that cannot be raised where they were met for whoever saves next, or settles."""
+        self._deferred.extend(errors)
 
     def settle(self) -> None:
         """Wait for the background saves and raise the first error that nobody has seen."""
@@ -94,12 +144,19 @@ class Saver:
         if errors:
             raise errors[0]
 
-    def finish(self) -> Sequence[Exception]:
+    def finish(self) -> Sequence[BaseException]:
         """Wait for the background saves, tell of each, and return the errors that nobody has seen.
 
         Raises nothing else but what the handler of a signal raises meanwhile, as @timeout's
         does: the saves go on, and can be waited for again.
         """
+        self._check_process()
+        with self.lock:
+            errors = [*self._land(), *self._deferred]
+            self._deferred = []
+            return errors
+
+    def _land(self) -> Sequence[Exception]:
         errors: Sequence[Exception] = []
         while self._flights:
             flight = self._flights[0]
@@ -114,6 +171,7 @@ class Saver:
                 for observer in self.observers:
                     observer.failed(flight.artifact.name, error)
             else:
+                self.committed_number = max(self.committed_number, flight.number)
                 self._log(_saved(flight.artifact, f"in the background, {flight.blocked_s:.2f} s blocked"))
                 background_s = time.perf_counter() - flight.started_s - flight.blocked_s
                 for observer in self.observers:
@@ -121,10 +179,26 @@ class Saver:
             self._flights.pop(0)
         return errors
 
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():  # in a forked child: they are the task's
+            self._pid = os.getpid()
+            self._flights = []
+            self._deferred = []
+            self.observers = []
+            self.lock = threading.RLock()
+
     def _request(
-        self, name: str, metadata: Mapping[str, Any] | None, latest: bool, path: Path | None
-    ) -> dict[str, Any]:
-        return {
+        self, name: str, metadata: Mapping[str, Any] | None, latest: bool | None, path: Path | None
+    ) -> tuple[dict[str, Any], int]:
+        """Return what the store is asked to save of the state as it is now, and the number of that state.
+
+        It is 0 for what no task may start from: with ``latest=False``, and with
+        None for what is in the middle of an iteration of a loop.
+        """
+        in_loop = latest is None and not self._is_resting()
+        latest = not in_loop if latest is None else latest
+        self._number += 1
+        request = {
             "collection": self._identity.collection,
             "values": self._collect(path),
             "label": name,
@@ -134,13 +208,33 @@ class Saver:
                 "pathspec": self._identity.pathspec,
                 "attempt": self._identity.attempt,
                 "latest": latest,
+                **({"in_loop": True} if in_loop else {}),
             },
             "parent": self.parent,
+            "keep": self._keep,
+            "protect": () if self.found is None else (self.found,),
         }
+        return request, self._number if latest else 0
 
-    def _save_in_background(self, name: str, request: dict[str, Any], started_s: float) -> CheckpointArtifact:
-        with _attribute_paths():
-            pending = self._stores.own(create=True).save(**request, wait=False)
+    def _take_turn(self, collection: str) -> Callable[[], None]:
+        """Wait until no other process of the task saves into its line; what is returned ends the turn."""
+        turns = self.turns
+        if turns is None or collection != self._identity.collection:
+            return lambda: None
+        turns.enter(lambda: self._stores.own(create=True).begin(collection, anew=True))
+        return turns.leave
+
+    def _save_in_background(
+        self, name: str, request: dict[str, Any], number: int, started_s: float
+    ) -> CheckpointArtifact:
+        leave = self._take_turn(request["collection"])
+        try:
+            with _attribute_paths():
+                pending = self._stores.own(create=True).save(**request, wait=False)
+        except BaseException:
+            leave()
+            raise
+        pending.add_done_callback(lambda _: leave())
         artifact = CheckpointArtifact(
             {
                 "name": name,
@@ -152,7 +246,8 @@ class Saver:
             ended=pending.done,
             inspect=self._library.inspect,
         )
-        self._flights.append(_Flight(artifact, started_s, time.perf_counter() - started_s))
+        blocked_s = time.perf_counter() - started_s
+        self._flights.append(_Flight(artifact, pending, number, started_s, blocked_s))
         return artifact
 
 
@@ -162,8 +257,8 @@ def check_save(name: object, metadata: object, latest: object, wait: object) -> 
         raise CheckpointArgumentError(f"a checkpoint's name must be a text, not {name!r}.")
     if metadata is not None and not isinstance(metadata, Mapping):
         raise CheckpointArgumentError(f"metadata must be a mapping, not {type(metadata).__name__}.")
-    if not isinstance(latest, bool):
-        raise CheckpointArgumentError(f"latest must be True or False, not {latest!r}.")
+    if latest is not None and not isinstance(latest, bool):
+        raise CheckpointArgumentError(f"latest must be True, False or None, not {latest!r}.")
     if wait is not None and not isinstance(wait, bool):
         raise CheckpointArgumentError(f"wait must be True, False or None, not {wait!r}.")
 

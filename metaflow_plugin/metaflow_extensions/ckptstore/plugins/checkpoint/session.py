@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,17 @@ from metaflow.flowspec import FlowSpec
 import ckptstore
 
 from .artifact import CheckpointArtifact
+from .children import make_offer, withdraw_offer
 from .flow_state import FlowState
-from .library import Library
+from .library import Library, Reference
+from .loop import Loops
+from .loop_host import LoopHost, has_positions
+from .marks import Marks
 from .options import Options
 from .place import Place
+from .preemption import Preemption
+from .recurring import Recurring
+from .restoring import Restorer
 from .saving import Saver, size_text
 from .scope import TaskIdentity
 from .start import find_start
@@ -42,11 +51,20 @@ class Session:
         origin: Place | None = None,
     ) -> None:
         self.identity = identity
+        self.pid = os.getpid()
+        """The task's own process; a forked one has a copy of all this."""
         self.options = options
         self.log = log
         self.stores = Stores(place, log, origin=origin)
         self.state = FlowState(flow, include=options.include, exclude=options.exclude, warn=log)
-        self.saver = Saver(identity, self.stores, collect=self._collect, log=log)
+        self.saver = Saver(
+            identity,
+            self.stores,
+            collect=self._collect,
+            log=log,
+            keep=options.keep,
+            is_resting=lambda: self.loops.is_resting,
+        )
         self.library = Library(self.stores, settle=self.saver.settle)
         self.files = TaskFiles(
             options.temp_dir_root,
@@ -54,6 +72,29 @@ class Session:
             start=lambda: self.info,
             restored=self._resume_from,
             log=log,
+        )
+        self.restorer = Restorer(
+            library=self.library,
+            state=self.state,
+            files=self.files,
+            saver=self.saver,
+            described=self.described,
+            log=log,
+        )
+        self.recurring = Recurring()
+        self.marks = Marks(self.saver, collection=identity.collection, log=log)
+        self.preemption = Preemption(
+            self.saver, self.marks, saves_mark=options.on_preemption == "save", log=log
+        )
+        self.loops = Loops(
+            LoopHost(
+                identity,
+                saver=self.saver,
+                restorer=self.restorer,
+                preemption=self.preemption,
+                start=lambda: self.info,
+                log=log,
+            )
         )
         self.info: CheckpointArtifact | None = None
         """The checkpoint that was found at the task's start."""
@@ -67,11 +108,30 @@ class Session:
             raise
         if start.checkpoint is not None:
             self.info = self.library.artifact(start.checkpoint, start.store_url)
+            self.saver.found = start.checkpoint.ref
+            if has_positions(start.checkpoint, self.identity):
+                self.loops.expect()
             self.log(
                 f"found {self.described(self.info)}, {start.what}; current.checkpoint.load() restores it"
             )
         elif start.what:
             self.log(f"found no checkpoint; looked for {start.what}")
+
+    def open_to_children(self) -> None:
+        """Let processes that the step starts save for this task, until it closes; the decorator calls it once."""
+        self.saver.turns = make_offer(self.identity, self.stores.place, self.options, found=self.saver.found)
+        if self.saver.turns is None:
+            self.log("no folder for temporary files can be made: processes of this step cannot save")
+
+    def watch(self, notice: str | None) -> None:
+        """Watch for the end of the machine until ``close``; ``notice``: the file that announces it, if any."""
+        self.preemption.start(notice=notice, sigterm=self.options.sigterm)
+
+    def restore(self, reference: Reference, fields: Sequence[str] | None) -> None:
+        """Restore what the user asks for; loops that have yet to begin go on where it was saved."""
+        checkpoint, positions = self.restorer.load(reference, fields)
+        if fields is None:
+            self.loops.adopt(reference, positions if has_positions(checkpoint, self.identity) else None)
 
     def described(self, artifact: CheckpointArtifact) -> str:
         """Return a checkpoint in a few words, for the log."""
@@ -83,10 +143,13 @@ class Session:
 
         Raises the first error of a background save that nobody has seen.
         """
-        try:
+        with contextlib.ExitStack() as ending:
+            ending.callback(self.preemption.release)
+            ending.callback(self._close_to_children)
+            ending.callback(self.stores.close)
+            ending.callback(self.preemption.stop)
+            self.loops.close()
             self.saver.settle()
-        finally:
-            self.stores.close()
 
     def close_after_error(self) -> None:
         """Close while an exception is on its way: what fails is told on the log and hides nothing."""
@@ -96,6 +159,11 @@ class Session:
         except Exception as error:  # noqa: BLE001  # the step's own exception goes on
             self.log(f"failed as the step ended: {type(error).__name__}: {error}")
 
+    def _close_to_children(self) -> None:
+        turns, self.saver.turns = self.saver.turns, None
+        if turns is not None:
+            withdraw_offer(turns)
+
     def _resume_from(self, ref: ckptstore.CheckpointRef) -> None:
         # A step may take up the files of a checkpoint and never call load().
         if self.saver.parent is None:
@@ -103,4 +171,4 @@ class Session:
 
     def _collect(self, path: Path | None) -> dict[str, Any]:
         files = self.files.fields(path)
-        return self.state.collect(may_be_none=bool(files)) | files
+        return self.state.collect(may_be_none=bool(files)) | files | self.loops.fields()

@@ -1,0 +1,63 @@
+"""Restoring: a checkpoint's attributes onto ``self`` and its files into the directory, all of it or nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import ckptstore
+
+from .artifact import CheckpointArtifact
+from .flow_state import FlowState
+from .library import Library, Reference, choose_fields
+from .loop_position import Positions
+from .reserved import LOOP
+from .saving import Saver
+from .task_files import TaskFiles
+
+__all__ = ["Restorer"]
+
+
+class Restorer:
+    """Restores checkpoints in one attempt of a task, and tells the saver where its state came from."""
+
+    def __init__(
+        self,
+        *,
+        library: Library,
+        state: FlowState,
+        files: TaskFiles,
+        saver: Saver,
+        described: Callable[[CheckpointArtifact], str],
+        log: Callable[[str], None],
+    ) -> None:
+        self._library = library
+        self._state = state
+        self._files = files
+        self._saver = saver
+        self._described = described
+        self._log = log
+
+    def load(
+        self, reference: Reference, fields: Sequence[str] | None = None
+    ) -> tuple[ckptstore.Checkpoint, Positions | None]:
+        """Restore, see ``CurrentCheckpoint.load``; return the checkpoint and, of all of it, where its loops were."""
+        store, ref = self._library.find(reference)
+        started = time.perf_counter()
+        manifest = store.inspect(ref)
+        checkpoint = manifest.checkpoint
+        chosen = choose_fields(checkpoint, fields)
+        self._state.check_restorable(chosen)
+        positions: Positions | None = None
+        with self._files.staged(store, manifest, wanted=fields is None) as move_in:
+            noted = [LOOP] if fields is None and LOOP in checkpoint.fields else []
+            values = store.load(ref, fields=[*chosen, *noted], trusted=True)
+            if noted:
+                positions = Positions.from_plain(values.pop(LOOP))
+            move_in()
+            self._state.restore(values)
+        self._saver.parent = checkpoint.ref
+        what = self._described(self._library.artifact(checkpoint))
+        names = ", ".join(sorted(chosen)) or "no attributes"
+        self._log(f"restored {what} in {time.perf_counter() - started:.2f} s: {names}")
+        return checkpoint, positions
