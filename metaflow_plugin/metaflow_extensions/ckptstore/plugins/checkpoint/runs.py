@@ -34,12 +34,15 @@ def scope_of(task: Any) -> str | None:
 
 def origin_of(flow: str, run_id: str) -> str | None:
     """Return the run that a run resumed, or None."""
-    from metaflow.client.core import Step
+    from metaflow.client.core import Run
 
-    # The only task that every resumed run has, and takes over from the run that it resumes.
     try:
-        parameters = Step(f"{flow}/{run_id}/_parameters", _namespace_check=False).task
+        run = Run(f"{flow}/{run_id}", _namespace_check=False)
     except MetaflowNotFound:
         return None
-    origin = parameters.metadata_dict.get("origin-run-id") if parameters is not None else None
-    return origin if origin not in (None, "", "None") else None
+    # Every task that was run or taken over in a resumed run has noted it, as "None" in another run.
+    for step in run:
+        if step.task is not None:
+            origin = step.task.metadata_dict.get("origin-run-id")
+            return None if origin == "None" else origin
+    return None
