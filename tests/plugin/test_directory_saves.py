@@ -6,10 +6,13 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from attempts import Attempts, contents
+from metaflow_extensions.ckptstore.plugins.checkpoint import directory, saving
+from metaflow_extensions.ckptstore.plugins.checkpoint.directory_files import collect_files
 from metaflow_extensions.ckptstore.plugins.checkpoint.errors import (
     CheckpointException,
 )
@@ -283,6 +286,25 @@ def test_a_link_elsewhere_is_told_of_once(attempts: Attempts, tmp_path: Path) ->
     for _ in range(3):
         checkpoint.save()
     assert len([message for message in attempts.log if "saved as a file" in message]) == 1
+
+
+@pytest.mark.parametrize("wait", [True, False], ids=["waiting", "in the background"])
+def test_the_time_that_a_step_was_blocked_has_the_reading_of_its_files_in_it(
+    attempts: Attempts, monkeypatch: pytest.MonkeyPatch, wait: bool
+) -> None:
+    checkpoint = attempts.begin()
+    Path(checkpoint.directory, "file").write_text("x")
+    clock = [0.0]
+
+    def read_for_a_minute(path: Path, *, log: Any) -> dict[str, object]:
+        clock[0] += 60
+        return collect_files(path, log=log)
+
+    monkeypatch.setattr(directory, "collect_files", read_for_a_minute)
+    monkeypatch.setattr(saving, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    checkpoint.save(wait=wait).wait()
+    checkpoint.list()
+    assert [message for message in attempts.log if "60.00 s" in message]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

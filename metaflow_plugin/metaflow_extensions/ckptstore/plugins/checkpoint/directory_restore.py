@@ -37,10 +37,7 @@ def restore_files(fields: Mapping[str, ckptstore.FieldInfo], load: Load, into: P
         for path in entries.directories:
             os.mkdir(os.path.join(root, path))
         for batch in _batches(fields, entries):
-            contents = load(batch)
-            for name in batch:
-                path = decode(name[len(INDEX) :])
-                _write(os.path.join(root, path), contents[name], entries.files[path])
+            _write_batch(root, batch, load, entries)
         for path, target in entries.links.items():
             os.symlink(target, os.path.join(root, path))
         for path, mtime_ns in entries.directories.items():
@@ -100,6 +97,14 @@ def _batches(fields: Mapping[str, ckptstore.FieldInfo], entries: Entries) -> Ite
         n_bytes += fields[name].raw_bytes
     if batch:
         yield batch
+
+
+def _write_batch(root: bytes, batch: Sequence[str], load: Load, entries: Entries) -> None:
+    # A function of its own: its contents are gone when the next are loaded.
+    contents = load(batch)
+    for name in batch:
+        path = decode(name[len(INDEX) :])
+        _write(os.path.join(root, path), contents[name], entries.files[path])
 
 
 def _write(path: bytes, content: object, facts: FileFacts) -> None:

@@ -97,9 +97,10 @@ class Saver:
         self._check_process()
         with self.lock:
             self.settle()
+            # Reading files and artifacts blocks the step as well.
+            started_s = time.perf_counter()
             request, number = self._request(name, metadata, latest, path)
             request["collection"] = collection
-            started_s = time.perf_counter()
             if not wait:
                 return self._save_in_background(name, request, number, started_s)
             with _attribute_paths():
