@@ -179,22 +179,16 @@ class CheckpointArtifact:
 
     @property
     def implicit_manifest(self) -> dict[str, Any]:
-        """What ``current.checkpoint.inspect`` tells of it; read from the store when asked for.
-
-        Raises CheckpointException where no task with @checkpoint is running.
-        """
+        """What ``inspect`` tells of it, read from the store when asked for; in a task or anywhere else."""
         if self._inspect is not None:
             return self._inspect(self)
-        from metaflow.metaflow_current import current
+        from .client import Checkpoint  # it is built on this module
 
-        running = current.get("checkpoint")
-        if running is None:
-            raise CheckpointException(
-                "a checkpoint's manifest is read from the store, which is known inside a step "
-                "with @checkpoint: use current.checkpoint.inspect(artifact) there."
-            )
-        found: dict[str, Any] = running.inspect(self)
-        return found
+        client = Checkpoint()
+        try:
+            return client.inspect(self)
+        finally:
+            client.close()
 
     @property
     def is_pending(self) -> bool:

@@ -12,6 +12,8 @@ from typing import Any
 
 from metaflow.flowspec import FlowSpec
 
+import ckptstore
+
 from .artifact import CheckpointArtifact
 from .client_state import ClientState
 from .errors import CheckpointArgumentError
@@ -152,6 +154,10 @@ class Checkpoint:
     def inspect(self, reference: Reference) -> dict[str, Any]:
         """Return what a checkpoint holds without reading its data, see ``current.checkpoint.inspect``."""
         return self._state.door().library.inspect(reference)
+
+    def diff(self, a: Reference, b: Reference) -> ckptstore.Diff:
+        """Return what changed from checkpoint ``a`` to ``b``, see ``current.checkpoint.diff``."""
+        return self._state.door().library.diff(a, b)
 
     def save(
         self,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ckptstore
+from ckptstore.errors import UnserializableError
 
 from .artifact import CheckpointArtifact
 from .directory import CheckpointDirectory
@@ -107,6 +108,9 @@ class ClientState:
                 wait=not task.background if wait is None else wait,
                 path=path,
             )
+        except UnserializableError as error:
+            # The saver calls the values attributes of self; here they have no such owner.
+            raise (error.__cause__ if isinstance(error.__cause__, UnserializableError) else error) from None
         finally:
             self._values = {}
 

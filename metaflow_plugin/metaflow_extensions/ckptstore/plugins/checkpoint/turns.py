@@ -21,12 +21,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from .errors import CheckpointException
 
 __all__ = ["Turns"]
 
 _ALIVE = "alive"
+_OWNER = "owner"
 _TURN = "turn"
 _FIRST_PAUSE_S = 0.001
 _LONGEST_PAUSE_S = 0.05
@@ -54,6 +56,7 @@ class Turns:
         )
         # Of the process, not of the open file: it ends with the task, whatever it has forked.
         fcntl.lockf(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        Path(folder, _OWNER).write_text(str(os.getpid()))
         return cls(folder, alive=alive)
 
     @classmethod
@@ -141,6 +144,8 @@ class Turns:
         if self._alive is not None:
             return
         try:
+            if Path(self.folder, _OWNER).read_text() == str(os.getpid()):
+                return  # it would let go of its own lock
             alive = os.open(os.path.join(self.folder, _ALIVE), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise self._ended() from error
