@@ -145,7 +145,8 @@ class Retention:
         """List, and return what goes, newest first."""
         live, now_s = await self._listed(wish)
         scope = [entry for entry in live if _concerns(wish, entry)]
-        stays = {entry.text for entry in (*live[:1], *scope[:1])} | wish.protect | {wish.own}
+        # The newest of the collection is the first of these, or none of them.
+        stays = {entry.text for entry in scope[:1]} | wish.protect | {wish.own}
         if all(entry.pinned or entry.text in stays for entry in scope):
             return []
         if wish.keep.needs_age and now_s is None:
@@ -193,8 +194,7 @@ class Retention:
                 )
             scope = [entry for entry in live if _concerns(wish, entry)]
             # What this writer has just committed is live without a look, so one of them always stays.
-            newest = {} if wish.own else {entry.text: entry for entry in (*live[:1], *scope[:1])}
-            if all([await self._is_live(entry) for entry in newest.values()]):
+            if wish.own is not None or not scope or await self._is_live(scope[0]):
                 return live, max(told, default=None)
         raise BackendProtocolError(
             f"{backend.url} lists as live what is deleted in collection {wish.collection!r}: the listing is "

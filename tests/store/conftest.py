@@ -36,6 +36,9 @@ class AsyncDoor:
     def committed(self, pending: Any) -> Any:
         return self.wait(pending.committed)
 
+    def save_captured(self, captured: Any) -> Any:
+        return self.wait(captured.save())
+
     def load(self, what: Any, **options: Any) -> dict[str, Any]:
         return self.wait(self.store.load(what, **options))  # type: ignore[no-any-return]
 
@@ -76,6 +79,9 @@ class SyncDoor:
 
     def committed(self, pending: Any) -> Any:
         return pending.committed.result(30)
+
+    def save_captured(self, captured: Any) -> Any:
+        return captured.save()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.store, name)
