@@ -11,6 +11,8 @@ from metaflow_extensions.ckptstore.plugins.checkpoint.errors import (
 from metaflow_extensions.ckptstore.plugins.checkpoint.options import DEFAULTS, parse_options
 from metaflow_extensions.ckptstore.plugins.checkpoint.scope import parse_pathspec
 
+from ckptstore.errors import StoreMismatchError, StoreNotFoundError
+
 NAME = f"{'f' * 20}~1=2f2~best~{'0' * 32}"
 VALUES = {
     "name": "best",
@@ -84,8 +86,8 @@ def test_a_text_that_is_not_a_key_is_refused(key):
         parse_key(key, "a" * 32)
 
 
-def test_the_manifest_of_an_artifact_outside_a_task_says_where_to_ask():
-    with pytest.raises(CheckpointException, match=r"current\.checkpoint\.inspect"):
+def test_the_manifest_of_an_artifact_whose_store_is_not_here_is_an_error():
+    with pytest.raises((StoreMismatchError, StoreNotFoundError)):
         _ = CheckpointArtifact.hydrate(VALUES).implicit_manifest
 
 

@@ -18,7 +18,7 @@ from .artifact import CheckpointArtifact
 from .client_state import ClientState
 from .errors import CheckpointArgumentError
 from .files_outside import write_files
-from .library import Reference, check_filters, choose_fields, of_attempt
+from .library import Reference, choose_fields
 from .onto import attributes_set
 from .save_arguments import StrPath
 from .saving import check_save
@@ -71,6 +71,8 @@ class Checkpoint:
         task: object = None,
         attempt: int | None = None,
         full_namespace: bool = False,
+        *,
+        shared: bool | None = None,
     ) -> list[CheckpointArtifact]:
         """Return checkpoints, newest first.
 
@@ -80,26 +82,19 @@ class Checkpoint:
         ``attempt`` narrow that. In a task with ``@checkpoint``, and in a process
         that it started, ``task`` may be left out for its own, and
         ``full_namespace=True`` gives all of its step and foreach branch in the
-        namespace, of every run.
+        namespace, of every run; ``shared`` as in ``current.checkpoint.list``.
 
         Raises CheckpointArgumentError without ``task`` elsewhere, and the store's errors.
         """
-        check_filters(name, attempt)
-        if task is not None and full_namespace:
-            raise CheckpointArgumentError("task and full_namespace are mutually exclusive.")
         door = self._state.door()
-        if task is not None:
-            scope = None if door.task is None else door.task.identity.scope
-            return of_attempt(door.library.of_tasks(task, name=name, scope=scope), attempt)
-        if door.task is None:
-            raise CheckpointArgumentError(
-                "outside of a step with @checkpoint and of the processes that it starts list() needs to know whose "
-                "checkpoints are meant: Checkpoint().list(task=...), with a Task, a Step, a Run or a pathspec such "
-                "as 'Flow/run_id/step/task_id'."
-            )
-        identity = door.task.identity
-        run = None if full_namespace else identity.run
-        return of_attempt(door.library.in_line(identity.collection, name=name, run=run), attempt)
+        return door.library.listed(
+            None if door.task is None else door.task.identity,
+            name=name,
+            task=task,
+            attempt=attempt,
+            full_namespace=full_namespace,
+            shared=shared,
+        )
 
     def load(
         self,

@@ -9,8 +9,8 @@ import ckptstore
 
 from .artifact import CheckpointArtifact
 from .cadence import Every
-from .errors import CheckpointArgumentError, CheckpointException
-from .library import Reference, check_filters, of_attempt
+from .errors import CheckpointException
+from .library import Reference
 from .loop import Loop, LoopMetadata
 from .save_arguments import StrPath, name_and_path
 from .saving import check_save
@@ -270,26 +270,24 @@ class CurrentCheckpoint:
         """Return checkpoints, newest first in the store's own order.
 
         Without arguments those of this task, of every attempt. ``name`` and
-        ``attempt`` narrow that; ``task`` (a Task or its pathspec, also one that
-        still runs) asks for another task's; ``full_namespace=True`` for all of
-        this step and foreach branch in the namespace, of every run.
+        ``attempt`` narrow that; ``task`` (a Task, also one that still runs, a
+        Step, a Run or a pathspec of one) asks for those of other tasks;
+        ``full_namespace=True`` for all of this step and foreach branch in the
+        namespace, of every run. Between tasks the writers' clocks decide.
 
         In a @parallel step those of this rank come first, then what any rank
         saved with ``shared=True`` (``artifact.shared``), each newest first;
         ``shared`` narrows it to the one or the other.
         """
-        check_filters(name, attempt)
-        if task is not None and full_namespace:
-            raise CheckpointArgumentError("task and full_namespace are mutually exclusive.")
-        identity, library = self._session.identity, self._session.library
-        if task is not None:
-            found = library.of_task(task, name=name, scope=identity.scope)
-            found = [one for one in found if shared is None or one.shared is shared]
-        else:
-            run = None if full_namespace else identity.run
-            lines = identity.lines_listed(shared)
-            found = [one for at in lines for one in library.in_line(at, name=name, run=run)]
-        return of_attempt(found, attempt)
+        session = self._session
+        return session.library.listed(
+            session.identity,
+            name=name,
+            task=task,
+            attempt=attempt,
+            full_namespace=full_namespace,
+            shared=shared,
+        )
 
     def diff(self, a: Reference, b: Reference) -> ckptstore.Diff:
         """Return what changed from checkpoint ``a`` to ``b``: exactly, and almost without reading data.

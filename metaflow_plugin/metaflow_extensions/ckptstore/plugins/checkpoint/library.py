@@ -14,11 +14,12 @@ from .directory_restore import describe_files
 from .errors import CheckpointArgumentError, CheckpointException
 from .policies import newest_of
 from .reserved import attributes_of
+from .scope import TaskIdentity
 from .stores import Stores
 from .task_lines import TaskLike
 from .task_listing import found_of_task, found_of_tasks
 
-__all__ = ["Library", "Reference", "check_filters", "choose_fields", "of_attempt"]
+__all__ = ["Library", "Reference", "choose_fields"]
 
 Reference = CheckpointArtifact | Mapping[str, Any] | str | TaskLike
 """An artifact, its dict, its key, or a task or its pathspec, which stand for the newest of it."""
@@ -92,6 +93,35 @@ class Library:
         store, ref = self.find(reference)
         store.unpin(ref)
 
+    def listed(
+        self,
+        identity: TaskIdentity | None,
+        *,
+        name: str | None,
+        task: object,
+        attempt: int | None,
+        full_namespace: bool,
+        shared: bool | None,
+    ) -> list[CheckpointArtifact]:
+        """Return what ``list`` of a task is asked for, or of whoever is none; see ``CurrentCheckpoint.list``."""
+        _check_filters(name, attempt)
+        if task is not None and full_namespace:
+            raise CheckpointArgumentError("task and full_namespace are mutually exclusive.")
+        if task is not None:
+            found = self.of_tasks(task, name=name, scope=None if identity is None else identity.scope)
+            found = [one for one in found if shared is None or one.shared is shared]
+        elif identity is not None:
+            run = None if full_namespace else identity.run
+            lines = identity.lines_listed(shared)
+            found = [one for at in lines for one in self.in_line(at, name=name, run=run)]
+        else:
+            raise CheckpointArgumentError(
+                "outside of a step with @checkpoint and of the processes that it starts list() needs to know whose "
+                "checkpoints are meant: Checkpoint().list(task=...), with a Task, a Step, a Run or a pathspec such "
+                "as 'Flow/run_id/step/task_id'."
+            )
+        return [one for one in found if attempt is None or one.attempt == attempt]
+
     def in_line(
         self, collection: str, *, name: str | None = None, run: str | None = None
     ) -> list[CheckpointArtifact]:
@@ -149,14 +179,9 @@ def choose_fields(checkpoint: ckptstore.Checkpoint, fields: Sequence[str] | None
     return [name for name in held if name in set(fields)]
 
 
-def check_filters(name: object, attempt: object) -> None:
+def _check_filters(name: object, attempt: object) -> None:
     """Raise CheckpointArgumentError unless both can narrow a listing."""
     if attempt is not None and (type(attempt) is not int or attempt < 0):
         raise CheckpointArgumentError(f"attempt must be a number from 0, not {attempt!r}.")
     if name is not None and not isinstance(name, str):
         raise CheckpointArgumentError(f"name must be a string, not {name!r}.")
-
-
-def of_attempt(artifacts: Sequence[CheckpointArtifact], attempt: int | None) -> list[CheckpointArtifact]:
-    """Return those of one attempt, or all."""
-    return [artifact for artifact in artifacts if attempt is None or artifact.attempt == attempt]
