@@ -15,6 +15,7 @@ from metaflow.flowspec import FlowSpec
 import ckptstore
 
 from .artifact import CheckpointArtifact
+from .artifact_serializers import restored
 from .client_state import ClientState
 from .errors import CheckpointArgumentError
 from .files_outside import write_files
@@ -139,7 +140,7 @@ class Checkpoint:
         chosen = choose_fields(manifest.checkpoint, fields)
         with contextlib.ExitStack() as stack:
             move_in = stack.enter_context(self._state.staged(store, manifest, wanted=fields is None))
-            values = store.load(ref, fields=chosen, trusted=trusted)
+            values = restored(store.load(ref, fields=chosen, trusted=trusted), trusted=trusted)
             if onto is not None:
                 stack.enter_context(attributes_set(onto, values))
             move_in()

@@ -7,6 +7,7 @@ from typing import Any
 
 import ckptstore
 
+from .artifact_serializers import NOTED
 from .reserved import attributes_of
 
 __all__ = ["describe"]
@@ -16,9 +17,13 @@ MANIFEST_VERSION = 1
 
 def describe(manifest: ckptstore.Manifest, files: Mapping[str, Any]) -> dict[str, Any]:
     """Return a mapping of plain values, see ``CurrentCheckpoint.inspect``; ``files`` are part of it."""
+    made = manifest.checkpoint.attributes.get(NOTED, {})
     return {
         "version": MANIFEST_VERSION,
-        "fields": {name: _field(manifest.fields[name]) for name in attributes_of(manifest.fields)},
+        "fields": {
+            name: _field(manifest.fields[name]) | made.get(name, {})
+            for name in attributes_of(manifest.fields)
+        },
         "files": dict(files),
     }
 

@@ -16,6 +16,7 @@ from metaflow.exception import MetaflowException
 
 import ckptstore
 
+from .artifact_serializers import make_registry
 from .datastore_backend import DatastoreBackend
 from .errors import CheckpointException
 from .s3_client import has_aiobotocore, s3_options
@@ -66,12 +67,15 @@ class Place:
     def open(self, *, create: bool) -> ckptstore.CheckpointStore:
         """Open the store; ``create``: make it if there is none. Raises what CheckpointStore.open raises."""
         if self._storage.TYPE in ON_DISK:
-            return ckptstore.CheckpointStore.open(self.url, create=create)
+            return ckptstore.CheckpointStore.open(self.url, create=create, registry=make_registry())
         if self._storage.TYPE == "s3":
             if has_aiobotocore():
                 scheme, _, path = self.url.partition("://")
                 return ckptstore.CheckpointStore.open(
-                    f"{scheme}://{quote(path)}", create=create, **s3_options(_client(self._storage))
+                    f"{scheme}://{quote(path)}",
+                    create=create,
+                    registry=make_registry(),
+                    **s3_options(_client(self._storage)),
                 )
             self._log(
                 "aiobotocore is not installed here: checkpoints go through Metaflow's own S3 client, which is "
@@ -79,7 +83,7 @@ class Place:
             )
         config = ckptstore.StoreConfig(encode_workers=_BLOCKING_WORKERS)
         return ckptstore.CheckpointStore.open(
-            functools.partial(_backend, self._storage), create=create, config=config
+            functools.partial(_backend, self._storage), create=create, config=config, registry=make_registry()
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import ckptstore
 
 from .artifact import CheckpointArtifact
+from .artifact_serializers import restored
 from .flow_state import FlowState
 from .library import Library, Reference, choose_fields
 from .loop_position import Positions
@@ -51,7 +52,7 @@ class Restorer:
         positions: Positions | None = None
         with self._files.staged(store, manifest, wanted=fields is None) as move_in:
             noted = [LOOP] if fields is None and LOOP in checkpoint.fields else []
-            values = store.load(ref, fields=[*chosen, *noted], trusted=True)
+            values = restored(store.load(ref, fields=[*chosen, *noted], trusted=True), trusted=True)
             if noted:
                 positions = Positions.from_plain(values.pop(LOOP))
             move_in()

@@ -15,6 +15,7 @@ import ckptstore
 from ckptstore.errors import UnserializableError
 
 from .artifact import CheckpointArtifact
+from .artifact_serializers import noted, serialized
 from .errors import CheckpointArgumentError
 from .library import Library
 from .scope import TaskIdentity
@@ -199,9 +200,10 @@ class Saver:
         in_loop = latest is None and not self._is_resting()
         latest = not in_loop if latest is None else latest
         self._number += 1
+        values = serialized(self._collect(path))
         request = {
             "collection": self._identity.collection,
-            "values": self._collect(path),
+            "values": values,
             "label": name,
             "run": self._identity.run,
             "metadata": dict(metadata or {}),
@@ -210,6 +212,7 @@ class Saver:
                 "attempt": self._identity.attempt,
                 "latest": latest,
                 **({"in_loop": True} if in_loop else {}),
+                **noted(values),
             },
             "parent": self.parent,
             "keep": self._keep,

@@ -1,0 +1,1 @@
+ARTIFACT_SERIALIZERS_DESC = [("box", ".box_serializer.BoxSerializer")]
