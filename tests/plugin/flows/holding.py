@@ -11,7 +11,7 @@ from ckptstore.backends.local import LocalBackend
 
 
 def alarm_in_the_middle_of_a_save(inside):
-    """Hold all writes back, ring as @timeout's clock does when the main thread is in this function, and let go."""
+    """Hold all commits back, ring as @timeout's clock does when the main thread is in this function, and let go."""
     written, let_go = threading.Event(), threading.Event()
     handler, main = signal.getsignal(signal.SIGALRM), threading.main_thread().ident
 
@@ -35,15 +35,34 @@ def alarm_in_the_middle_of_a_save(inside):
     threading.Thread(target=ring, daemon=True).start()
 
 
-def die_after_the_first_chunk():
-    """Be killed, as no handler can see, when the first chunk of a save is written."""
+def die_after_a_chunk():
+    """Be killed, as no handler can see, once the first chunk of a save is written."""
+    put = LocalBackend._put_staged
 
-    async def die(put, backend, key, *args, **kwargs):
-        await put(backend, key, *args, **kwargs)
-        if key.startswith("chunks/"):
-            os.kill(os.getpid(), signal.SIGKILL)
+    def putting(*args):
+        put(*args)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    LocalBackend._put_staged = putting
+
+
+def die_after_the_commit():
+    """Be killed so once the manifest of a save is written."""
+
+    async def die(put, *args, **kwargs):
+        await put(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     _around_put(die)
+
+
+def hold_all_commits():
+    """Let no save of this process come to its end."""
+
+    async def hold(put, *args, **kwargs):
+        await asyncio.Event().wait()
+
+    _around_put(hold)
 
 
 def _functions_of(thread):
