@@ -157,3 +157,33 @@ def test_a_damaged_newest_checkpoint_raises_and_never_means_a_start_from_nothing
     with pytest.raises(CheckpointStoreError, match="newest"):
         tasks.found(policy, attempt=1)
     assert tasks.found("none", attempt=1) is None
+
+
+@pytest.fixture
+def no_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks Metaflow's client fails."""
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("the metadata service is down")
+
+    monkeypatch.setattr("metaflow.client.core.MetaflowObject.__init__", fail)
+
+
+@pytest.mark.usefixtures("no_client")
+def test_the_client_is_not_asked_at_a_tasks_start(tasks: Tasks) -> None:
+    given = tasks.saved("given", run_id="5", metadata={"loss": 1})
+    for policy in ("eager", "best:loss", given.key, "Flow/5"):
+        assert tasks.found(policy) == "given"
+    tasks.saved("own", run_id="9")
+    assert tasks.found("fresh", attempt=1) == "own"
+    assert tasks.found("fresh", attempt=1, identity={"origin_run_id": "8"}) == "own"
+    assert tasks.found("fresh", index="4") is None
+
+
+@pytest.mark.usefixtures("no_client")
+def test_what_the_client_cannot_tell_of_a_run_that_is_resumed_is_logged_and_no_failure(tasks: Tasks) -> None:
+    assert tasks.found("fresh", identity={"origin_run_id": "8"}) is None
+    assert tasks.log == [
+        "cannot tell more of run 8, which is resumed: RuntimeError: the metadata service is down",
+        "found no checkpoint; looked for this task in run 8, which is resumed (Flow/train/user:ada/_)",
+    ]

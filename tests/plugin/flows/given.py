@@ -19,6 +19,8 @@ class GivenFlow(FlowSpec):
         self.total += 1
         key = current.checkpoint.save("saved", metadata={"total": self.total}).key
         tell(line=current.checkpoint.task_identifier, key=key, task=current.pathspec)
+        if os.environ.get("DIES"):
+            raise RuntimeError("dead after a save")
         self.next(self.end)
 
     @step
