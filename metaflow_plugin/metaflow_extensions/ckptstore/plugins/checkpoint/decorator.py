@@ -50,10 +50,20 @@ class CheckpointDecorator(StepDecorator):
 
     Parameters
     ----------
-    load_policy : str, optional, default "fresh"
-        Which checkpoint is found at the task's start. "fresh": the newest that an earlier
-        attempt of this very task saved. "eager": the newest of this step and foreach branch
-        in the namespace, also of other runs. "none" or None: none, `load` is given one.
+    load_policy : Any, optional, default "fresh"
+        Which checkpoint is found at the task's start.
+        "fresh": the newest that an earlier attempt of this very task saved, or if there is none
+        and the run is a `resume`, the newest that this very task saved in the run resumed.
+        "eager": the newest of this step and foreach branch in the namespace, of any run.
+        "best:<metric>" or "best:<metric>:max": the one with the smallest or largest number of
+        that name in its metadata, of this step and foreach branch in the namespace, of any run.
+        "none" or None: none, `load` is given one.
+        Or what to start from if "fresh" finds nothing: a checkpoint (its artifact, the artifact's
+        dict or its key), a Run or 'Flow/run_id' (its newest of this step and branch), a Task or
+        'Flow/run_id/step/task_id'. If that is not there, the task fails.
+        The namespace is the run's `checkpoint:` tags if it has any, else the @project branch,
+        else who runs it. Each rank of a @parallel step finds its own, or else what was saved
+        with `save(shared=True)`.
     include : List[str], optional, default None
         The attributes to save. By default all that Metaflow would persist.
     exclude : List[str], optional, default None
