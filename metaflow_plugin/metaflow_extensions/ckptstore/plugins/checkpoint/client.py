@@ -8,7 +8,9 @@ import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+
+# Metaflow's generator of stubs keeps the parameters of these, and drops those of `list` and `dict`.
+from typing import Any, Dict, List  # noqa: UP035
 
 from metaflow.flowspec import FlowSpec
 
@@ -27,6 +29,9 @@ from .saving import check_save
 __all__ = ["Checkpoint"]
 
 DEFAULT_NAME = "mfchckpt"
+
+# Metaflow's generator of stubs follows names from `metaflow`, and none leads to what `current` gives.
+_addl_stubgen_modules = ["metaflow_extensions.ckptstore.plugins.checkpoint.current_checkpoint"]
 
 
 class Checkpoint:
@@ -74,7 +79,7 @@ class Checkpoint:
         full_namespace: bool = False,
         *,
         shared: bool | None = None,
-    ) -> list[CheckpointArtifact]:
+    ) -> List[CheckpointArtifact]:  # noqa: UP006
         """Return checkpoints, newest first.
 
         ``task`` is a Task, also one that still runs, a Step or a Run, or the
@@ -105,7 +110,7 @@ class Checkpoint:
         fields: Sequence[str] | None = None,
         onto: object = None,
         trusted: bool = True,
-    ) -> dict[str, Any]:
+    ) -> Dict[str, Any]:  # noqa: UP006
         """Return a checkpoint's attributes by name; with ``path`` write its files there instead.
 
         ``reference`` is an artifact, its dict or its key, or a Task or its
@@ -147,7 +152,7 @@ class Checkpoint:
         self._state.loaded(ref)
         return values
 
-    def inspect(self, reference: Reference) -> dict[str, Any]:
+    def inspect(self, reference: Reference) -> Dict[str, Any]:  # noqa: UP006
         """Return what a checkpoint holds without reading its data, see ``current.checkpoint.inspect``."""
         return self._state.door().library.inspect(reference)
 

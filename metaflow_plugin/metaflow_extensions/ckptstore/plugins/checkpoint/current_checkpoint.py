@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar, overload
+from collections.abc import Mapping, Sequence
+
+# Metaflow's generator of stubs keeps the parameters of these, and drops those of `list` and collections.abc.
+from typing import Any, Dict, Iterable, List, TypeVar, overload  # noqa: UP035
 
 import ckptstore
 
@@ -28,11 +30,6 @@ class CurrentCheckpoint:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-
-    @property
-    def session(self) -> Session:
-        """What stands behind it; for this extension's own use."""
-        return self._session
 
     @property
     def is_loaded(self) -> bool:
@@ -245,7 +242,7 @@ class CurrentCheckpoint:
         """
         self._session.restore(self._meant(reference), fields)
 
-    def inspect(self, reference: Reference | None = None) -> dict[str, Any]:
+    def inspect(self, reference: Reference | None = None) -> Dict[str, Any]:  # noqa: UP006
         """Return what a checkpoint holds, without reading its data.
 
         The mapping has ``version`` and ``fields``: name to a mapping with
@@ -266,7 +263,7 @@ class CurrentCheckpoint:
         full_namespace: bool = False,
         *,
         shared: bool | None = None,
-    ) -> list[CheckpointArtifact]:
+    ) -> List[CheckpointArtifact]:  # noqa: UP006
         """Return checkpoints, newest first in the store's own order.
 
         Without arguments those of this task, of every attempt. ``name`` and
