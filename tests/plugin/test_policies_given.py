@@ -44,14 +44,32 @@ def test_the_branch_of_a_project_is_the_scope(first):
     assert first["line"] == "GivenFlow/start/project:given:user.bob/_"
 
 
-def test_a_run_object_starts_from_its_newest_in_another_scope(start, first):
-    run = "/".join(first["task"].split("/")[:2])
-    told, log, succeeded = start(f"Run({run!r}, _namespace_check=False)")
+@pytest.fixture(scope="module")
+def second(start, first) -> tuple[dict[str, Any], str]:
+    """What a run of Ada's told and logged, which starts from Bob's."""
+    told, log, succeeded = start(f"Run({run_of(first)!r}, _namespace_check=False)")
     assert succeeded, log
+    return told, log
+
+
+def run_of(told: dict[str, Any]) -> str:
+    return "/".join(told["task"].split("/")[:2])
+
+
+def test_a_run_object_starts_from_its_newest_in_another_scope(first, second):
+    told, log = second
     assert told["line"] == "GivenFlow/start/project:given:user.ada/_"
     assert told["found"] == ["saved", first["task"]]
     assert told["total"] == 1
-    assert f"which load_policy names ({run})" in log
+    assert f"which load_policy names ({run_of(first)})" in log
+
+
+def test_best_starts_from_the_best_number_of_an_earlier_run(start, second):
+    told, log, succeeded = start("'best:total:max'")
+    assert succeeded, log
+    assert told["found"] == ["saved", second[0]["task"]]
+    assert told["total"] == 2
+    assert "the largest 'total' of any run (GivenFlow/start/project:given:user.ada/_): 2" in log
 
 
 @pytest.mark.parametrize("what", ["task", "key"])
