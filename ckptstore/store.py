@@ -11,19 +11,18 @@ from typing import Any, Literal, overload
 from ckptstore import _edit
 from ckptstore._captures import CapturedSave
 from ckptstore._diff import diff
-from ckptstore._keys import check_collection, check_field, check_run_and_label
+from ckptstore._keys import check_collection, check_run_and_label
 from ckptstore._life import StoreLife
 from ckptstore._listing import collections, entries
-from ckptstore._metadata import plain_metadata
 from ckptstore._pending import PendingSave
 from ckptstore._reader import load
+from ckptstore._request import checked
 from ckptstore._retention import Wish, check_keep, protected_names
 from ckptstore._snapshot import Snapshot
 from ckptstore._summaries import read_summary_of
-from ckptstore._writer import Request
 from ckptstore.checkpoint import Checkpoint, CheckpointRef, Manifest
 from ckptstore.diff import Diff
-from ckptstore.errors import CheckpointNotFoundError, ConfigError
+from ckptstore.errors import CheckpointNotFoundError
 from ckptstore.manifest import ManifestSource
 from ckptstore.retention import Keep
 
@@ -124,45 +123,22 @@ class AsyncCheckpointStore(StoreLife):
         UnserializableError, LimitExceededError, BusyError, BackendError,
         SaveExpiredError and CommitUnknownError; what an earlier background save failed with.
         """
-        request, values = self._request(
-            collection, values, label, run, metadata, attributes, parent, keep, protect
-        )
-        return await self._saves.save(request, values, wait=wait)
-
-    def _request(
-        self,
-        collection: str,
-        values: Mapping[str, object],
-        label: str | None,
-        run: str | None,
-        metadata: Mapping[str, object] | None,
-        attributes: Mapping[str, object] | None,
-        parent: CheckpointRef | None,
-        keep: Keep | None,
-        protect: Iterable[Checkpoint | CheckpointRef],
-    ) -> tuple[Request, dict[str, object]]:
-        """Check what a save was given, before anything is read or written."""
         self._check_open()
-        collection = check_collection(collection)
-        run, label = check_run_and_label(run, label)
-        if not isinstance(values, Mapping):
-            raise ConfigError(f"values must be a mapping of names to values, not {type(values).__name__}")
-        if parent is not None and not isinstance(parent, CheckpointRef):
-            raise ConfigError(f"parent must be a CheckpointRef, not {type(parent).__name__}")
-        limits = self._engine.config.limits
-        request = Request(
-            collection=collection,
-            run=run,
+        request, values = checked(
+            collection,
+            values,
             label=label,
-            metadata=plain_metadata("metadata", metadata, limits),
-            attributes=plain_metadata("attributes", attributes, limits),
+            run=run,
+            metadata=metadata,
+            attributes=attributes,
             parent=parent,
-            keep=None if keep is None else check_keep(keep),
-            protect=protected_names(protect, collection, self.store_id)
-            | protected_names((parent,) if parent else (), collection, self.store_id),
+            keep=keep,
+            protect=protect,
+            store_id=self.store_id,
+            limits=self._engine.config.limits,
             started=self._clock.read(),
         )
-        return request, {check_field(name): value for name, value in values.items()}
+        return await self._saves.save(request, values, wait=wait)
 
     async def capture(
         self,
@@ -187,8 +163,20 @@ class AsyncCheckpointStore(StoreLife):
         Raises InvalidNameError, InvalidPolicyError, ConfigError,
         UnserializableError, LimitExceededError.
         """
-        request, values = self._request(
-            collection, values, label, run, metadata, attributes, parent, keep, protect
+        self._check_open()
+        request, values = checked(
+            collection,
+            values,
+            label=label,
+            run=run,
+            metadata=metadata,
+            attributes=attributes,
+            parent=parent,
+            keep=keep,
+            protect=protect,
+            store_id=self.store_id,
+            limits=self._engine.config.limits,
+            started=self._clock.read(),
         )
 
         async def write(snapshot: Snapshot) -> Checkpoint:

@@ -20,7 +20,7 @@ FLOORS = (
     ("testing", "doctor", "_listing", "_snapshot", "_upload", "_commit", "_summaries"),
     ("_download", "_compare", "_diff"),
     ("_line", "_marker", "_edit", "_collect", "_retention", "_retention_runs"),
-    ("_writer", "_reader", "_pending", "_captures", "_saves"),
+    ("_writer", "_request", "_reader", "_pending", "_captures", "_saves"),
     ("_life", "store"),
     ("_outcome", "sync"),
     ("ckptstore",),

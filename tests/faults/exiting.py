@@ -16,7 +16,7 @@ from typing import Any
 
 from rig import CONFIG, Faulty, Storage, is_values, open_blocking, values
 
-from ckptstore import CheckpointStore, StoreConfig
+from ckptstore import CheckpointStore, StoreConfig, last
 from ckptstore.errors import ForkedProcessError, StoreFullError
 from ckptstore.testing import Fault, SlowBackend
 
@@ -80,6 +80,22 @@ def too_slow() -> None:
     gate.wait_arrived()
 
 
+def retention() -> None:
+    store, pending = in_flight()
+    pending.result(10)
+    store.save("c", values(2), keep=last(1), wait=False)
+    store.capture("c", values(9))  # never asked for
+
+
+def stuck_retention() -> None:
+    store, pending = in_flight(exit_timeout_s=0.05)
+    pending.result(10)
+    slow: Any = store._store._engine.backend
+    gate = slow.gate("list", "manifests/c/")
+    store.save("c", values(2), keep=last(1))
+    gate.wait_arrived()
+
+
 def failing() -> None:
     def wrap(backend: Any) -> Any:
         full = Fault(prefix="chunks/", verb="put", times=None, error=lambda: StoreFullError("no space"))
@@ -108,6 +124,9 @@ def use_in_a_child(store: CheckpointStore, pending: Any) -> None:
         lambda: store.latest("c"),
         lambda: pending.result(5),
         lambda: pending.committed.result(),
+        lambda: pending.add_done_callback(print),
+        lambda: store.capture("c", {"x": 1}),
+        lambda: store.retain("c", last(1)),
         store.close,
     ):
         refused(call)

@@ -119,6 +119,11 @@ async def _delete(store: AsyncCheckpointStore, base: Checkpoint) -> Any:
     await store.delete(base)
 
 
+async def _save_a_capture(store: AsyncCheckpointStore, _: Checkpoint) -> Any:
+    captured = await store.capture("c", values(1))
+    return await captured.save()
+
+
 async def _pin(store: AsyncCheckpointStore, base: Checkpoint) -> Any:
     await store.pin(base)
     await store.unpin(base)
@@ -133,7 +138,7 @@ OPERATIONS: dict[str, Operation] = {
     for name, function in list(globals().items())
     if name.startswith("_") and asyncio.iscoroutinefunction(function)
 }
-SAVES = ("save", "save_in_the_background", "save_the_first", "save_twice")
+SAVES = ("save", "save_in_the_background", "save_the_first", "save_twice", "save_a_capture")
 
 
 @pytest.fixture(autouse=True)

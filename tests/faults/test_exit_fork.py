@@ -63,6 +63,17 @@ def test_a_save_that_does_not_end_in_time_is_named_and_leaves_nothing(tmp_path: 
     assert seeds(tmp_path / "store") == [1, 0]
 
 
+def test_the_end_of_a_process_waits_for_retention_but_not_for_ever(tmp_path: Path) -> None:
+    done = ended(tmp_path / "store", "retention")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert seeds(tmp_path / "store") == [2]
+    done = ended(tmp_path / "stuck", "stuck_retention")
+    assert done.returncode == 0
+    assert "retention of collection 'c' was cut short" in done.stderr
+    assert "ERROR" not in done.stderr
+    assert seeds(tmp_path / "stuck") == [2, 1, 0]
+
+
 def test_a_save_that_fails_at_the_end_of_a_process_is_heard_of(tmp_path: Path) -> None:
     done = ended(tmp_path / "store", "failing")
     assert done.returncode == 0
