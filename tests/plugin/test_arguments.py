@@ -22,7 +22,7 @@ FLOWS = Path(__file__).with_name("flows")
         ({"include": ["name"]}, "'name' is Metaflow's own"),
         ({"load_policy": "latest"}, "load_policy must be 'fresh', 'eager', 'none' or None, 'best:<metric>'"),
         ({"background": 1}, "background must be True or False"),
-        ({"show_card": True}, "not available in this release"),
+        ({"show_card": "yes"}, "show_card must be True or False"),
         ({"temp_dir_root": 5}, "temp_dir_root must be the path of a folder, not 5"),
         ({"keep": 3}, "keep"),
     ],

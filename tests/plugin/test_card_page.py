@@ -241,6 +241,13 @@ def test_what_earlier_attempts_saved_is_told_apart_and_has_no_times():
     assert "on average of 1 save." in found.text
 
 
+def test_page_says_that_retention_deletes_what_it_does_not_follow():
+    kept = Elements(render(facts(save(), keep="last(3) | best('val_loss', 2)"))).text
+
+    assert "retention keeps last(3) | best('val_loss', 2), others may be gone by now" in kept
+    assert "retention" not in Elements(render(facts(save()))).text
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [

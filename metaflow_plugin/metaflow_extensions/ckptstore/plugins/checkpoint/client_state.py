@@ -95,7 +95,12 @@ class ClientState:
             )
         if self._saver is None:
             self._saver = Saver(
-                task.identity, door.stores, collect=self._collect, log=_log.info, keep=task.keep
+                task.identity,
+                door.stores,
+                collect=self._collect,
+                board=task.board,
+                log=_log.info,
+                keep=task.keep,
             )
         saver = self._saver
         saver.turns, saver.found, saver.parent = task.turns, task.found, self._parent

@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterable, List, TypeVar, overload  # noqa: UP035
 
 import ckptstore
 
-from .artifact import CheckpointArtifact
+from .artifact import CheckpointArtifact, format_key
 from .cadence import Every
 from .errors import CheckpointException
 from .library import Reference
@@ -301,14 +301,16 @@ class CurrentCheckpoint:
         Its data stays for the store's grace (a day); until half of that
         ``undelete`` brings it back. Idempotent. Raises as ``load`` does.
         """
-        self._session.library.delete(reference)
+        ref = self._session.library.delete(reference)
+        self._session.board.deleted(format_key(ref))
 
     def undelete(self, reference: Reference) -> None:
         """Bring a deleted checkpoint back. Idempotent.
 
         Raises ckptstore.errors.CheckpointDeletedError if it is too late.
         """
-        self._session.library.undelete(reference)
+        ref = self._session.library.undelete(reference)
+        self._session.board.undeleted(format_key(ref))
 
     def pin(self, reference: Reference) -> None:
         """Keep retention away from a checkpoint, whatever ``keep`` says. Idempotent. Raises as ``load`` does."""

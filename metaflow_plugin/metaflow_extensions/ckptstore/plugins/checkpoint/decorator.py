@@ -14,12 +14,13 @@ from metaflow.metaflow_current import current
 # module imports to remote tasks. It costs nothing: ckptstore imports lazily.
 import ckptstore  # noqa: F401
 
+from .card import CardWriter
 from .current_checkpoint import CurrentCheckpoint
 from .flow_state import refuse_fixed_names
 from .options import DEFAULTS, Options, parse_options
 from .place import place_of_attempt, place_of_origin
 from .requirements import add_requirements, check_installed
-from .scope import identify
+from .scope import TaskIdentity, identify
 from .session import Session
 from .task_lines import note_lines
 
@@ -71,8 +72,10 @@ class CheckpointDecorator(StepDecorator):
     temp_dir_root : str, optional, default None
         The folder in which `current.checkpoint.directory` is made, itself made if need be.
         By default where temporary files go.
-    show_card : bool, default False
-        Not available in this release: must be False.
+    show_card : bool, default True
+        Show the task's checkpoints in a card of type and id "checkpoint": what is saved, when,
+        how large, for how long the step waited, and what was loaded. It is written beside the
+        step and renewed while the step runs. In a @parallel step the control task has one.
     background : bool, default False
         Let save() return when the state is captured and write it in the background.
         The step's end waits for what is still being written.
@@ -109,6 +112,7 @@ class CheckpointDecorator(StepDecorator):
         self._options = parse_options(self.attributes)
         # Metaflow leaves None out of what it hands to the task of a `--with checkpoint:load_policy=null`.
         self.attributes["load_policy"] = self._options.load_policy
+        self.attributes["show_card"] = self._options.show_card
         self.attributes["keep"] = None if self._options.keep is None else str(self._options.keep)
         # What schedulers are handed is JSON, which has no sets.
         for name in ("include", "exclude"):
@@ -163,6 +167,7 @@ class CheckpointDecorator(StepDecorator):
             place=place_of_attempt(task_datastore, self._log),
             origin=place_of_origin(inputs, self._log),
             log=self._log,
+            card=None if is_fallback else self._card(task_datastore, identity),
         )
         current._update_env(  # type: ignore[no-untyped-call]  # Metaflow's
             {"checkpoint": CurrentCheckpoint(self._session)}
@@ -214,6 +219,13 @@ class CheckpointDecorator(StepDecorator):
         if self._session is not None:
             self._session.close_after_error()
             self._session.files.close()
+
+    def _card(self, task_datastore: Any, identity: TaskIdentity) -> CardWriter | None:
+        # A spin that persists nothing has no place in which a card could be looked for.
+        is_kept = getattr(task_datastore, "_persist", True)
+        if not (self._options.show_card and identity.is_control and is_kept):
+            return None
+        return CardWriter(task_datastore._storage_impl, identity.pathspec, log=self._log)
 
     def _log(self, message: str) -> None:
         self._logger(f"[@checkpoint] {message}", timestamp=False)

@@ -12,6 +12,7 @@ from metaflow.metaflow_current import current
 import ckptstore
 from ckptstore.errors import StoreNotFoundError
 
+from .card import Board
 from .children import VARIABLE, Offer, inherited_offer
 from .current_checkpoint import CurrentCheckpoint
 from .errors import CheckpointException
@@ -36,6 +37,8 @@ class Task:
     background: bool
     keep: ckptstore.Keep | None
     found: ckptstore.CheckpointRef | None
+    board: Board
+    """What is told of saves; the card is written by the task's own process only."""
 
 
 class Door:
@@ -88,7 +91,7 @@ def _session() -> Session | None:
 
 def _of_session(session: Session) -> Door:
     options, saver = session.options, session.saver
-    task = Task(session.identity, saver.turns, options.background, options.keep, saver.found)
+    task = Task(session.identity, saver.turns, options.background, options.keep, saver.found, session.board)
     return Door(session.stores, session.library, task=task, close=lambda: None)
 
 
@@ -100,6 +103,7 @@ def _of_child(offer: Offer) -> Door:
         offer.background,
         None if offer.keep is None else ckptstore.Keep.parse(offer.keep),
         None if offer.found is None else ckptstore.CheckpointRef.from_dict(offer.found),
+        Board(offer.identity.pathspec, offer.identity.attempt, writer=None),
     )
     return Door(stores, Library(stores, settle=lambda: None), task=task, close=stores.close)
 

@@ -73,15 +73,17 @@ class Library:
         store, ref = self.find(a)
         return store.diff(ref, self.find(b)[1])
 
-    def delete(self, reference: Reference) -> None:
-        """Make a checkpoint invisible, see ``CurrentCheckpoint.delete``."""
+    def delete(self, reference: Reference) -> ckptstore.CheckpointRef:
+        """Make a checkpoint invisible, see ``CurrentCheckpoint.delete``, and return which."""
         store, ref = self.find(reference)
         store.delete(ref)
+        return ref
 
-    def undelete(self, reference: Reference) -> None:
-        """Bring a deleted checkpoint back, see ``CurrentCheckpoint.undelete``."""
+    def undelete(self, reference: Reference) -> ckptstore.CheckpointRef:
+        """Bring a deleted checkpoint back, see ``CurrentCheckpoint.undelete``, and return which."""
         store, ref = self.find(reference)
         store.undelete(ref)
+        return ref
 
     def pin(self, reference: Reference) -> None:
         """Keep retention away from a checkpoint."""

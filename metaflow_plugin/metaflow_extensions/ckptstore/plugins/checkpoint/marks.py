@@ -3,41 +3,30 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import ckptstore
-
-from .saving import Saver
+from .saving import Captured, Saver
 
 __all__ = ["Marks"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Mark:
-    captured: ckptstore.CapturedSave
-    number: int
 
 
 class Marks:
     """The last point that the user marked. It is taken by the step, and saved by another thread."""
 
-    def __init__(self, saver: Saver, *, collection: str, log: Callable[[str], None]) -> None:
+    def __init__(self, saver: Saver, *, log: Callable[[str], None]) -> None:
         self._saver = saver
-        self._collection = collection
         self._log = log
         self._lock = threading.Lock()
-        self._last: _Mark | None = None
+        self._last: Captured | None = None
 
     def take(self, name: str, metadata: Mapping[str, Any] | None) -> None:
         """Capture the state as it is now; the mark before it is given up."""
-        mark = _Mark(*self._saver.capture(name, metadata))
+        mark = self._saver.capture(name, metadata)
         with self._lock:
             before, self._last = self._last, mark
         if before is not None:
-            before.captured.discard()
+            before.held.discard()
 
     def save(self) -> None:
         """Save the last mark, unless what was saved since is newer. Behind what is in flight."""
@@ -48,12 +37,10 @@ class Marks:
             if mark is None:
                 return
             if mark.number < self._saver.committed_number:
-                mark.captured.discard()
+                mark.held.discard()
                 self._log("what was saved since the last mark is newer, so the mark is not needed")
                 return
-            started_s = time.perf_counter()
-            saved = self._saver.in_turn(self._collection, mark.captured.save)
-            self._saver.committed(saved, mark.number, blocked_s=time.perf_counter() - started_s)
+            self._saver.save_captured(mark)
 
     @property
     def is_empty(self) -> bool:

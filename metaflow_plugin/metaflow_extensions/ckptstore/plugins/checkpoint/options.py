@@ -19,7 +19,7 @@ DEFAULTS: dict[str, Any] = {
     "include": None,
     "exclude": None,
     "temp_dir_root": None,
-    "show_card": False,
+    "show_card": True,
     "background": False,
     "keep": None,
     "on_preemption": "finish",
@@ -37,6 +37,7 @@ class Options:
     exclude: tuple[str, ...]
     background: bool
     temp_dir_root: str | None = None
+    show_card: bool = True
     keep: Keep | None = None
     on_preemption: str = "finish"
     sigterm: bool = False
@@ -68,17 +69,13 @@ def parse_options(attributes: Mapping[str, Any]) -> Options:
             f"temp_dir_root must be the path of a folder, not {temp_dir_root!r}: "
             "current.checkpoint.directory is made in it."
         )
-    if _flag("show_card", attributes["show_card"]):
-        raise CheckpointArgumentError(
-            "show_card=True is not available in this release, which has no card yet. "
-            "Leave it out, or say show_card=False."
-        )
     return Options(
         policy,
         include,
         exclude or (),
         background=_flag("background", attributes["background"]),
         temp_dir_root=temp_dir_root,
+        show_card=_flag("show_card", attributes["show_card"]),
         keep=_keep(attributes["keep"]),
         on_preemption=_on_preemption(attributes["on_preemption"]),
         sigterm=_flag("sigterm", attributes["sigterm"]),

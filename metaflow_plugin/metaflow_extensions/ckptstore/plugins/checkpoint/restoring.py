@@ -13,14 +13,13 @@ from .flow_state import FlowState
 from .library import Library, Reference, choose_fields
 from .loop_position import Positions
 from .reserved import LOOP
-from .saving import Saver
 from .task_files import TaskFiles
 
 __all__ = ["Restorer"]
 
 
 class Restorer:
-    """Restores checkpoints in one attempt of a task, and tells the saver where its state came from."""
+    """Restores checkpoints in one attempt of a task, and tells where its state came from."""
 
     def __init__(
         self,
@@ -28,14 +27,14 @@ class Restorer:
         library: Library,
         state: FlowState,
         files: TaskFiles,
-        saver: Saver,
+        went_on_from: Callable[[ckptstore.CheckpointStore, ckptstore.Checkpoint], None],
         described: Callable[[CheckpointArtifact], str],
         log: Callable[[str], None],
     ) -> None:
         self._library = library
         self._state = state
         self._files = files
-        self._saver = saver
+        self._went_on_from = went_on_from
         self._described = described
         self._log = log
 
@@ -57,7 +56,7 @@ class Restorer:
                 positions = Positions.from_plain(values.pop(LOOP))
             move_in()
             self._state.restore(values)
-        self._saver.parent = checkpoint.ref
+        self._went_on_from(store, checkpoint)
         what = self._described(self._library.artifact(checkpoint))
         names = ", ".join(sorted(chosen)) or "no attributes"
         self._log(f"restored {what} in {time.perf_counter() - started:.2f} s: {names}")

@@ -9,30 +9,31 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ckptstore
 from ckptstore.errors import UnserializableError
 
 from .artifact import CheckpointArtifact
 from .artifact_serializers import noted, serialized
+from .card import Board
 from .errors import CheckpointArgumentError
 from .library import Library
 from .scope import TaskIdentity
 from .stores import Stores
 from .turns import Turns
 
-__all__ = ["Observer", "Saver", "check_save", "size_text"]
+__all__ = ["Captured", "Saver", "check_save", "size_text"]
 
 
-class Observer(Protocol):
-    """Who is told of this process's saves, in the thread that saves; it must return at once."""
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A state in memory that may be saved later, and its place among the states of the attempt."""
 
-    def saved(self, artifact: CheckpointArtifact, *, blocked_s: float, background_s: float) -> None:
-        """A checkpoint is durable."""
-
-    def failed(self, name: str, error: BaseException) -> None:
-        """A background save has failed."""
+    held: ckptstore.CapturedSave
+    number: int
+    name: str
+    metadata: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,14 @@ class _Flight:
     artifact: CheckpointArtifact
     pending: ckptstore.PendingSave
     number: int
-    started_s: float
     blocked_s: float
 
 
 class Saver:
-    """Saves the state of one attempt of a task, and knows what is still on its way."""
+    """Saves the state of one attempt of a task, and knows what is still on its way.
+
+    ``board`` is told of each save from its beginning to its end.
+    """
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class Saver:
         stores: Stores,
         *,
         collect: Callable[[Path | None], Mapping[str, Any]],
+        board: Board,
         log: Callable[[str], None],
         keep: ckptstore.Keep | None = None,
         is_resting: Callable[[], bool] = lambda: True,
@@ -64,6 +68,7 @@ class Saver:
         self._identity = identity
         self._stores = stores
         self._collect = collect
+        self._board = board
         self._log = log
         self._is_resting = is_resting
         self._flights: list[_Flight] = []
@@ -75,7 +80,6 @@ class Saver:
         """Held by whoever saves, or waits for what is saved: the step, or the watcher of its end."""
         self._pid = os.getpid()
         self._library = Library(stores, settle=self.settle)
-        self.observers: list[Observer] = []
         self.turns: Turns | None = None
         """What other processes of the task save in turn with; None: there are none."""
         self.parent: ckptstore.CheckpointRef | None = None
@@ -98,38 +102,49 @@ class Saver:
         self._check_process()
         with self.lock:
             self.settle()
+            # None is for what is in the middle of an iteration of a loop: no task may start from it.
+            in_loop = latest is None and not self._is_resting()
+            latest = not in_loop if latest is None else latest
             # Reading files and artifacts blocks the step as well.
             started_s = time.perf_counter()
-            request, number = self._request(name, metadata, latest, path)
-            request["collection"] = collection
-            if not wait:
-                return self._save_in_background(name, request, number, started_s)
-            with _attribute_paths():
-                saved = self.in_turn(
-                    request["collection"], lambda: self._stores.own(create=True).save(**request, wait=True)
-                )
-            return self.committed(saved, number, blocked_s=time.perf_counter() - started_s)
+            row = self._board.save_started(name, metadata, latest=latest)
+            try:
+                request, number = self._request(name, metadata, latest, path, in_loop=in_loop)
+                request["collection"] = collection
+                if not wait:
+                    return self._save_in_background(name, request, number, row, started_s)
+                with _attribute_paths():
+                    saved = self._in_turn(
+                        collection, lambda: self._stores.own(create=True).save(**request, wait=True)
+                    )
+            except BaseException as error:
+                self._board.save_failed(row, error, blocked_s=time.perf_counter() - started_s)
+                raise
+            blocked_s = time.perf_counter() - started_s
+            artifact = self._committed(saved, number, blocked_s)
+            self._board.saved(row, artifact, blocked_s=blocked_s, background_s=0.0)
+            return artifact
 
-    def capture(self, name: str, metadata: Mapping[str, Any] | None) -> tuple[ckptstore.CapturedSave, int]:
-        """Hold the state as it is now, which the user says is one to start from; return it and its number."""
+    def capture(self, name: str, metadata: Mapping[str, Any] | None) -> Captured:
+        """Hold the state as it is now, which the user says is one to start from."""
         request, number = self._request(name, metadata, True, None)
         with _attribute_paths():
-            return self._stores.own(create=True).capture(**request), number
+            held = self._stores.own(create=True).capture(**request)
+        return Captured(held, number, name, request["metadata"])
 
-    def in_turn(self, collection: str, save: Callable[[], ckptstore.Checkpoint]) -> ckptstore.Checkpoint:
-        """Return what the save into this collection returns, made in the turn of this process."""
-        with contextlib.ExitStack() as turn:
-            turn.callback(self._take_turn(collection))
-            return save()
-
-    def committed(self, saved: ckptstore.Checkpoint, number: int, *, blocked_s: float) -> CheckpointArtifact:
-        """Tell of a save that is durable, and return its artifact."""
-        artifact = self._library.artifact(saved)
-        self.committed_number = max(self.committed_number, number)
-        self._log(_saved(artifact, f"{blocked_s:.2f} s"))
-        for observer in self.observers:
-            observer.saved(artifact, blocked_s=blocked_s, background_s=0.0)
-        return artifact
+    def save_captured(self, captured: Captured) -> None:
+        """Save what was captured, in a thread beside the step. Raises as the store does."""
+        started_s = time.perf_counter()
+        row = self._board.save_started(captured.name, captured.metadata)
+        self._board.captured(row, 0.0)
+        try:
+            saved = self._in_turn(self._identity.collection, captured.held.save)
+        except BaseException as error:
+            self._board.save_failed(row, error)
+            raise
+        took_s = time.perf_counter() - started_s
+        artifact = self._committed(saved, captured.number, took_s)
+        self._board.saved(row, artifact, blocked_s=0.0, background_s=took_s)
 
     @property
     def is_saving(self) -> bool:
@@ -170,14 +185,9 @@ class Saver:
                     raise
                 self._log(f"NOT saved {flight.artifact.name!r}: {type(error).__name__}: {error}")
                 errors = errors if seen else [*errors, error]
-                for observer in self.observers:
-                    observer.failed(flight.artifact.name, error)
             else:
                 self.committed_number = max(self.committed_number, flight.number)
                 self._log(_saved(flight.artifact, f"in the background, {flight.blocked_s:.2f} s blocked"))
-                background_s = time.perf_counter() - flight.started_s - flight.blocked_s
-                for observer in self.observers:
-                    observer.saved(flight.artifact, blocked_s=flight.blocked_s, background_s=background_s)
             self._flights.pop(0)
         return errors
 
@@ -186,19 +196,33 @@ class Saver:
             self._pid = os.getpid()
             self._flights = []
             self._deferred = []
-            self.observers = []
             self.lock = threading.RLock()
 
+    def _in_turn(self, collection: str, save: Callable[[], ckptstore.Checkpoint]) -> ckptstore.Checkpoint:
+        """Return what the save into this collection returns, made in the turn of this process."""
+        with contextlib.ExitStack() as turn:
+            turn.callback(self._take_turn(collection))
+            return save()
+
+    def _committed(self, saved: ckptstore.Checkpoint, number: int, took_s: float) -> CheckpointArtifact:
+        artifact = self._library.artifact(saved)
+        self.committed_number = max(self.committed_number, number)
+        self._log(_saved(artifact, f"{took_s:.2f} s"))
+        return artifact
+
     def _request(
-        self, name: str, metadata: Mapping[str, Any] | None, latest: bool | None, path: Path | None
+        self,
+        name: str,
+        metadata: Mapping[str, Any] | None,
+        latest: bool,
+        path: Path | None,
+        *,
+        in_loop: bool = False,
     ) -> tuple[dict[str, Any], int]:
         """Return what the store is asked to save of the state as it is now, and the number of that state.
 
-        It is 0 for what no task may start from: with ``latest=False``, and with
-        None for what is in the middle of an iteration of a loop.
+        It is 0 for what no task may start from.
         """
-        in_loop = latest is None and not self._is_resting()
-        latest = not in_loop if latest is None else latest
         self._number += 1
         values = serialized(self._collect(path))
         request = {
@@ -229,7 +253,7 @@ class Saver:
         return turns.leave
 
     def _save_in_background(
-        self, name: str, request: dict[str, Any], number: int, started_s: float
+        self, name: str, request: dict[str, Any], number: int, row: int, started_s: float
     ) -> CheckpointArtifact:
         leave = self._take_turn(request["collection"])
         try:
@@ -239,6 +263,9 @@ class Saver:
             leave()
             raise
         pending.add_done_callback(lambda _: leave())
+        blocked_s = time.perf_counter() - started_s
+        self._board.captured(row, blocked_s)
+        pending.add_done_callback(lambda ended: self._tell_end(ended, row, started_s, blocked_s))
         artifact = CheckpointArtifact(
             {
                 "name": name,
@@ -250,9 +277,20 @@ class Saver:
             ended=pending.done,
             inspect=self._library.inspect,
         )
-        blocked_s = time.perf_counter() - started_s
-        self._flights.append(_Flight(artifact, pending, number, started_s, blocked_s))
+        self._flights.append(_Flight(artifact, pending, number, blocked_s))
         return artifact
+
+    def _tell_end(self, ended: ckptstore.PendingSave, row: int, started_s: float, blocked_s: float) -> None:
+        """Tell the board how a background save has ended, in the store's thread."""
+        background_s = time.perf_counter() - started_s - blocked_s
+        try:
+            saved = ended.result()
+            assert saved is not None  # as it is of saves that may be skipped
+            artifact = self._library.artifact(saved)
+        except Exception as error:  # noqa: BLE001  # whoever waits for the save is told
+            self._board.save_failed(row, error)
+        else:
+            self._board.saved(row, artifact, blocked_s=blocked_s, background_s=background_s)
 
 
 def check_save(name: object, metadata: object, latest: object, wait: object) -> None:

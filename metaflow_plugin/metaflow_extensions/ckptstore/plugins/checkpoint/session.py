@@ -11,10 +11,13 @@ from typing import Any
 from metaflow.flowspec import FlowSpec
 
 import ckptstore
+from ckptstore.errors import StoreNotFoundError
 
 from .artifact import CheckpointArtifact
+from .card import Board, CardWriter
 from .children import make_offer, withdraw_offer
 from .flow_state import FlowState
+from .history import History
 from .library import Library, Reference
 from .loop import Loops
 from .loop_host import LoopHost, has_positions
@@ -49,6 +52,7 @@ class Session:
         place: Place,
         log: Callable[[str], None],
         origin: Place | None = None,
+        card: CardWriter | None = None,
     ) -> None:
         self.identity = identity
         self.pid = os.getpid()
@@ -57,32 +61,35 @@ class Session:
         self.log = log
         self.stores = Stores(place, log, origin=origin)
         self.state = FlowState(flow, include=options.include, exclude=options.exclude, warn=log)
+        self.board = Board(identity.pathspec, identity.attempt, writer=card, keep=options.keep)
         self.saver = Saver(
             identity,
             self.stores,
             collect=self._collect,
+            board=self.board,
             log=log,
             keep=options.keep,
             is_resting=lambda: self.loops.is_resting,
         )
         self.library = Library(self.stores, settle=self.saver.settle)
+        self.history = History(self.board, self.library)
         self.files = TaskFiles(
             options.temp_dir_root,
             library=self.library,
             start=lambda: self.info,
-            restored=self._resume_from,
+            restored=self._took_files,
             log=log,
         )
         self.restorer = Restorer(
             library=self.library,
             state=self.state,
             files=self.files,
-            saver=self.saver,
+            went_on_from=self._went_on_from,
             described=self.described,
             log=log,
         )
         self.recurring = Recurring()
-        self.marks = Marks(self.saver, collection=identity.collection, log=log)
+        self.marks = Marks(self.saver, log=log)
         self.preemption = Preemption(
             self.saver, self.marks, saves_mark=options.on_preemption == "save", log=log
         )
@@ -109,6 +116,7 @@ class Session:
         if start.checkpoint is not None:
             self.info = self.library.artifact(start.checkpoint, start.store_url)
             self.saver.found = start.checkpoint.ref
+            self.board.found(self.info)
             if has_positions(start.checkpoint, self.identity):
                 self.loops.expect()
             self.log(
@@ -116,6 +124,9 @@ class Session:
             )
         elif start.what:
             self.log(f"found no checkpoint; looked for {start.what}")
+        if self.identity.attempt > 0:
+            with contextlib.suppress(StoreNotFoundError):
+                self.history.look_at_earlier(self.stores.own(create=False), self.identity)
 
     def open_to_children(self) -> None:
         """Let processes that the step starts save for this task, until it closes; the decorator calls it once."""
@@ -143,10 +154,16 @@ class Session:
 
         Raises the first error of a background save that nobody has seen.
         """
+        self._close(has_failed=False)
+
+    def _close(self, *, has_failed: bool) -> None:
         with contextlib.ExitStack() as ending:
             ending.callback(self.preemption.release)
             ending.callback(self._close_to_children)
+            # Closing the stores waits for their threads, which tell the board how saves have ended.
+            ending.push(lambda kind, error, trace: self.board.finish(failed=has_failed or error is not None))
             ending.callback(self.stores.close)
+            ending.callback(self.history.stop)
             ending.callback(self.preemption.stop)
             self.loops.close()
             self.saver.settle()
@@ -155,7 +172,7 @@ class Session:
         """Close while an exception is on its way: what fails is told on the log and hides nothing."""
         try:
             self.saver.finish()
-            self.close()
+            self._close(has_failed=True)
         except Exception as error:  # noqa: BLE001  # the step's own exception goes on
             self.log(f"failed as the step ended: {type(error).__name__}: {error}")
 
@@ -164,10 +181,14 @@ class Session:
         if turns is not None:
             withdraw_offer(turns)
 
-    def _resume_from(self, ref: ckptstore.CheckpointRef) -> None:
+    def _went_on_from(self, store: ckptstore.CheckpointStore, checkpoint: ckptstore.Checkpoint) -> None:
+        self.saver.parent = checkpoint.ref
+        self.history.look_at_ancestors(store, checkpoint)
+
+    def _took_files(self, store: ckptstore.CheckpointStore, checkpoint: ckptstore.Checkpoint) -> None:
         # A step may take up the files of a checkpoint and never call load().
         if self.saver.parent is None:
-            self.saver.parent = ref
+            self._went_on_from(store, checkpoint)
 
     def _collect(self, path: Path | None) -> dict[str, Any]:
         files = self.files.fields(path)

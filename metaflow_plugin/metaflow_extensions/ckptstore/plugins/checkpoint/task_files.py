@@ -33,7 +33,7 @@ class TaskFiles:
         *,
         library: Library,
         start: Callable[[], CheckpointArtifact | None],
-        restored: Callable[[ckptstore.CheckpointRef], None],
+        restored: Callable[[ckptstore.CheckpointStore, ckptstore.Checkpoint], None],
         log: Callable[[str], None],
     ) -> None:
         self._library = library
@@ -104,7 +104,7 @@ class TaskFiles:
         manifest = store.inspect(ref)
         if INDEX in manifest.fields:
             _restore(store, manifest, into)
-            self._restored(ref)
+            self._restored(store, manifest.checkpoint)
             self._log(
                 f"restored the files of {manifest.checkpoint.label!r} in {time.perf_counter() - started:.2f} s: {into}"
             )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import ckptstore
+
 from ..artifact import CheckpointArtifact
-from .facts import CardFacts, LineageFact, SavedFact, TaskState
+from .facts import CardFacts, LineageFact, SavedFact, SaveState, TaskState
 from .writer import CardWriter
 
 __all__ = ["Board"]
@@ -20,20 +22,26 @@ __all__ = ["Board"]
 class Board:
     """The saves and loads of one attempt, told as they happen; each gives the card a new page.
 
-    Every call returns at once and none raises. With ``writer=None`` there is no
-    card, and in a forked child nothing is done: the card is its parent's.
+    Every call returns at once, from any thread, and none raises. With ``writer=None``
+    there is no card, and in a forked child nothing is done: the card is its parent's.
+    ``keep``: the retention that the saves ask for.
     """
 
-    def __init__(self, pathspec: str, attempt: int, *, writer: CardWriter | None) -> None:
+    def __init__(
+        self, pathspec: str, attempt: int, *, writer: CardWriter | None, keep: ckptstore.Keep | None = None
+    ) -> None:
         self._pathspec = pathspec
         self._attempt = attempt
         self._writer = writer
+        self._keep = "" if keep is None else str(keep)
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        # Reentrant: the handler of a signal may save.
+        self._lock = threading.RLock()
         self._started = datetime.now(timezone.utc)
         self._clock = time.monotonic()
         self._ended_s: float | None = None
         self._state: TaskState = "running"
+        self._earlier: list[SavedFact] = []
         self._saved: list[SavedFact] = []
         self._found: LineageFact | None = None
         self._lineage: tuple[LineageFact, ...] = ()
@@ -50,20 +58,29 @@ class Board:
             with self._lock:
                 self._found = LineageFact.of(artifact)
 
-    def earlier(self, artifacts: Iterable[CheckpointArtifact]) -> None:
-        """Note what earlier attempts of this task have saved, oldest first. Before this attempt saves."""
+    def earlier(self, artifact: CheckpointArtifact) -> None:
+        """Note what an earlier attempt of this task has saved; the newest first."""
         if not self.is_on:
             return
-        facts = [_durable(artifact, SavedFact("", "saved", artifact.attempt)) for artifact in artifacts]
+        fact = SavedFact(state="saved", **_known(artifact))
         with self._lock:
-            self._saved[:0] = facts
+            self._earlier.insert(0, fact)
+        self._changed()
 
-    def loaded(self, lineage: Sequence[CheckpointArtifact]) -> None:
-        """Note the ancestors of the loaded checkpoint, the oldest first, and itself, last."""
+    def loaded(self, artifact: CheckpointArtifact) -> None:
+        """Note the checkpoint that was loaded, in place of one that was before."""
         if not self.is_on:
             return
         with self._lock:
-            self._lineage = tuple(LineageFact.of(artifact) for artifact in lineage)
+            self._lineage = (LineageFact.of(artifact),)
+        self._changed()
+
+    def descends_from(self, artifact: CheckpointArtifact) -> None:
+        """Note an ancestor of the loaded checkpoint; the next one is its own."""
+        if not self.is_on:
+            return
+        with self._lock:
+            self._lineage = (LineageFact.of(artifact), *self._lineage)
         self._changed()
 
     def save_started(
@@ -96,21 +113,16 @@ class Board:
         artifact: CheckpointArtifact,
         *,
         blocked_s: float,
-        background_s: float | None = None,
+        background_s: float,
     ) -> None:
         """Note that a save is durable. ``artifact`` must be: asking a pending one would wait.
 
-        ``background_s`` is by default what passed from when the step went on to
-        the commit: whoever tells of a background save may learn of its end late.
+        ``background_s``: what passed from when the step went on until then.
         """
         if not self.is_on or save < 0:
             return
-        fact = _durable(artifact, SavedFact("", "saved", artifact.attempt))
-        if background_s is None:
-            ended = datetime.fromisoformat(fact.created_on) - self._started
-            background_s = max(0.0, ended.total_seconds() - (self._saved[save].started_s or 0.0) - blocked_s)
-        known = {name: getattr(fact, name) for name in _OF_ARTIFACT}
-        self._note(save, **known, state="saved", blocked_s=blocked_s, background_s=background_s)
+        times = {"blocked_s": blocked_s, "background_s": background_s}
+        self._note(save, **_known(artifact), **times, state="saved", error="")
 
     def save_failed(self, save: int, error: object, *, blocked_s: float | None = None) -> None:
         """Note that a save failed; ``error`` is an exception or what to say."""
@@ -118,18 +130,13 @@ class Board:
         waited = {} if blocked_s is None else {"blocked_s": blocked_s}
         self._note(save, state="failed", error=said, **waited)
 
-    def deleted(self, version_id: str) -> None:
-        """Note that a checkpoint of this task is no longer in the store."""
-        if not self.is_on:
-            return
-        with self._lock:
-            self._saved = [
-                replace(one, state="deleted")
-                if one.version_id == version_id and one.state == "saved"
-                else one
-                for one in self._saved
-            ]
-        self._changed()
+    def deleted(self, key: str) -> None:
+        """Note that a checkpoint was deleted, which may be one of this task."""
+        self._restate(key, "saved", "deleted")
+
+    def undeleted(self, key: str) -> None:
+        """Note that a deleted checkpoint is there again."""
+        self._restate(key, "deleted", "saved")
 
     def finish(self, *, failed: bool = False) -> None:
         """Write the last page; again only if something has happened since. Bounded in time, never raises."""
@@ -154,11 +161,12 @@ class Board:
                 started_on=self._started.isoformat(),
                 written_on=datetime.now(timezone.utc).isoformat(),
                 elapsed_s=elapsed_s,
-                saved=tuple(self._saved),
+                saved=(*self._earlier, *self._saved),
                 found=self._found,
                 lineage=self._lineage,
                 n_failures=self._attempt,
                 observed_s=elapsed_s + self._before_s(),
+                keep=self._keep,
             )
 
     def _before_s(self) -> float:
@@ -166,12 +174,23 @@ class Board:
         created = [
             one.created_on for one in (*self._lineage, self._found) if one and one.pathspec == self._pathspec
         ]
-        created += [one.created_on for one in self._saved if one.attempt < self._attempt]
+        created += [one.created_on for one in self._earlier]
         if not created:
             return 0.0
         # One writer's clock: all attempts of a task note UTC in one format.
         before = self._started - datetime.fromisoformat(min(created))
         return max(before, timedelta()).total_seconds()
+
+    def _restate(self, key: str, before: SaveState, after: SaveState) -> None:
+        if not self.is_on:
+            return
+        with self._lock:
+            for saves in (self._earlier, self._saved):
+                saves[:] = [
+                    replace(one, state=after) if (one.key, one.state) == (key, before) else one
+                    for one in saves
+                ]
+        self._changed()
 
     def _note(self, save: int, **known: Any) -> None:
         if not self.is_on or save < 0:
@@ -193,11 +212,12 @@ _OF_ARTIFACT = (
     "metadata",
     "created_on",
     "version_id",
+    "key",
     "size",
     "stored_bytes",
     "new_bytes",
 )
 
 
-def _durable(artifact: CheckpointArtifact, fact: SavedFact) -> SavedFact:
-    return replace(fact, **{name: getattr(artifact, name) for name in _OF_ARTIFACT})
+def _known(artifact: CheckpointArtifact) -> dict[str, Any]:
+    return {name: getattr(artifact, name) for name in _OF_ARTIFACT}

@@ -27,6 +27,8 @@ class SavedFact:
     created_on: str = ""
     """When it was committed, ISO 8601 in UTC; empty until then."""
     version_id: str = ""
+    key: str = ""
+    """What stands for it in ``load``; two lines may have the same version."""
     size: int = 0
     """Bytes before compression."""
     stored_bytes: int = 0
@@ -86,3 +88,5 @@ class CardFacts:
     """How often this task has failed before this attempt."""
     observed_s: float = 0.0
     """Seconds of this task that are known of, those of its earlier attempts as far as checkpoints show them."""
+    keep: str = ""
+    """The retention that deletes checkpoints in the background, which the page does not follow."""

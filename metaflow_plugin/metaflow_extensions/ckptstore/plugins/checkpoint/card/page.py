@@ -166,6 +166,8 @@ def _table(facts: CardFacts) -> str:
     note = "newest first"
     if left > 0:
         note += f"; the newest {MAX_ROWS}, {left:,} older ones are left out"
+    if facts.keep:
+        note += f"; retention keeps {clipped(facts.keep)}, others may be gone by now"
     heading = f"<h2>Checkpoints <small>{note}</small></h2>"
     if not facts.saved:
         return f'<section>{heading}<p class="soft">Nothing was saved yet.</p></section>'

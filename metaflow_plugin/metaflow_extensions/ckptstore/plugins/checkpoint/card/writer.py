@@ -48,7 +48,8 @@ class CardWriter:
         self._interval_s = interval_s
         self._finish_timeout_s = finish_timeout_s
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        # Reentrant: the handler of a signal may save.
+        self._lock = threading.RLock()
         # Two, so that an update does not wake a worker that waits for its interval to pass.
         self._changed = threading.Condition(self._lock)
         self._ended = threading.Condition(self._lock)
