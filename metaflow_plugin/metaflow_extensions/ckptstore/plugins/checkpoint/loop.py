@@ -286,7 +286,7 @@ class _Iteration(Iterator[T]):
         node.status = Status.LEFT
         frame = sys._getframe(1)
         if self._is_outermost and id(frame) == self._consumer and is_left_by_choice(frame):
-            node.status, node.over = Status.ENDED, True
+            node.leave()
             try:
                 self._save(wait=self._loop._wait)
             except BaseException as error:  # noqa: BLE001  # from here it would reach nobody

@@ -109,9 +109,14 @@ class Node:
         """Count the iteration that was under way; what is in the body begins anew in the next."""
         self.status = Status.BETWEEN
         self.finished += 1
-        self.current = None
-        self.inner.clear()
-        self.expected.clear()
+        self._forget_inner()
+
+    def leave(self) -> None:
+        """End it in the middle of an iteration, by the user's choice: nothing is left to do."""
+        self.status = Status.ENDED
+        self.over = True
+        # None of them begins again in an attempt that goes on from here.
+        self._forget_inner()
 
     def chain(self) -> list[Node]:
         """Return the loop that has begun last below this one, with those around it first."""
@@ -131,6 +136,11 @@ class Node:
         """Return what a checkpoint says of all loops in this one, the root."""
         at = [node.name for node in self.chain()]
         return {"version": VERSION, "loops": _plain(self._inner()), "at": at}
+
+    def _forget_inner(self) -> None:
+        self.current = None
+        self.inner.clear()
+        self.expected.clear()
 
     def _inner(self) -> dict[str, Position]:
         live = {
