@@ -1,0 +1,45 @@
+"""The measurement of what @checkpoint adds to a task, at toy size: it measures what it says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.metaflow_cost import TASKS, Cost, render
+
+pytestmark = pytest.mark.metaflow
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_it_measures_every_kind_of_task_and_tells_whether_the_goal_is_met(tmp_path):
+    kept = tmp_path / "cost.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.metaflow_cost", "--local", "--rounds", "1", "--json", str(kept)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr
+    rounds = json.loads(kept.read_text())["local"]
+    assert set(rounds) == set(TASKS)
+    for (cost,) in rounds.values():
+        assert 0 < cost["start_s"] < 60
+        assert 0 < cost["end_s"] < 60
+        assert cost["cpu_s"] > 0
+    assert done.stdout.count("at most 0.3 s more: ") == 2
+
+
+def test_what_is_told_is_the_difference_to_the_base_of_the_same_round():
+    costs = {name: [Cost(1.0, 0.5, 0.7), Cost(2.0, 0.5, 0.7), Cost(3.0, 0.5, 0.7)] for name in TASKS}
+    costs["retry"] = [Cost(one.start_s + 0.25, one.end_s + 0.1, one.cpu_s) for one in costs["base"]]
+    costs["eager"] = [Cost(one.start_s + 0.25, one.end_s + 0.01, one.cpu_s) for one in costs["base"]]
+    table = render(costs)
+    assert "| a retry, nothing found | 2.250 | 0.600 | 0.700 | +0.250 | +0.100 | +0.000 |" in table
+    assert "a retry, nothing found: at most 0.3 s more: NOT met (0.350 s)" in table
+    assert "nothing found: at most 0.3 s more: met (0.260 s)" in table
