@@ -26,6 +26,9 @@ if what == "save":
         tell(child=[newest.name, before["number"], saved.attempt, sorted(client.inspect(saved)["files"])])
     tell(unsaved=error_of(Checkpoint().save, {"deep": [1, {"x": open(__file__)}]}))  # noqa: SIM115
     tell(nothing=error_of(Checkpoint().save), no_name=error_of(Checkpoint().save, {"1": 2}))
+elif what == "end without closing":
+    unclosed = Checkpoint()
+    unclosed.save({"number": int(argument)}, name="unclosed", wait=False)
 elif what == "together":
     others = [subprocess.Popen([sys.executable, __file__, "many", str(number)]) for number in range(2)]
     tell(together=[other.wait() for other in others])
