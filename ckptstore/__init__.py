@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ckptstore.config import Limits, StoreConfig
     from ckptstore.diff import Diff, FieldDiff, LeafDiff, MetadataDiff
     from ckptstore.errors import CheckpointStoreError
+    from ckptstore.garbage import GCReport
     from ckptstore.retention import Keep, best, every, last, max_age
     from ckptstore.serializers import Registry
     from ckptstore.store import AsyncCheckpointStore
@@ -47,6 +48,7 @@ _HOMES = {
     "Diff": "ckptstore.diff",
     "FieldDiff": "ckptstore.diff",
     "FieldInfo": "ckptstore.checkpoint",
+    "GCReport": "ckptstore.garbage",
     "Keep": "ckptstore.retention",
     "LeafDiff": "ckptstore.diff",
     "LeafInfo": "ckptstore.checkpoint",
@@ -79,6 +81,7 @@ __all__ = [
     "Diff",
     "FieldDiff",
     "FieldInfo",
+    "GCReport",
     "Keep",
     "LeafDiff",
     "LeafInfo",

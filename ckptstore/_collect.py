@@ -7,344 +7,341 @@ deleted, and any doubt before it ends the run with GCAbortedError.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
 
-from ckptstore._gc_refs import ChunkSet, KeyList
-from ckptstore._keys import (
-    CHUNKS,
-    COLLECTION_MARKER,
-    MANIFESTS,
-    MARKER,
-    PIN,
-    TOMBSTONE,
-    collection_of,
-    parse_chunk_key,
-    parse_name,
+from ckptstore._clock import Clock
+from ckptstore._gc_listing import (
+    RECORDS,
+    ListedManifest,
+    ListedManifests,
+    believed,
+    canary_key,
+    is_record,
 )
+from ckptstore._gc_refs import ChunkSet, Garbage, GarbageChunk
+from ckptstore._keys import CHUNKS, MANIFESTS, TOMBSTONE, parse_chunk_key
+from ckptstore._marker import clock_spread_s
 from ckptstore._summaries import read_manifest
-from ckptstore._tasks import for_each
+from ckptstore._tasks import for_each, in_worker
 from ckptstore._upload import Engine
 from ckptstore.backends.base import Backend, ObjectInfo
 from ckptstore.errors import (
+    AccessDeniedError,
     BackendError,
-    BackendProtocolError,
     CheckpointNotFoundError,
     CheckpointStoreError,
     GCAbortedError,
     ObjectNotFoundError,
 )
-from ckptstore.manifest import MAGIC, ManifestSource
+from ckptstore.garbage import GCReport
+from ckptstore.manifest import MAGIC
 
-__all__ = ["GCReport", "collect"]
+__all__ = ["collect"]
 
-RECORDS = "gc/"
-_CANARY = "~gc/"
 _DELETE_BATCH = 1000
+_DELETES_AT_ONCE = 4
 _EXAMPLES = 20
 # A manifest's chunk table takes up to this many times its stored size once it is decoded.
 _DECODED_TIMES = 8
+_QUICK_CHUNKS = 1000
+# Below this a jump of the storage's clock is not told from the coarse times of a disk and a slow answer.
+_LEAST_JUMP_S = 2.0
 
 
-@dataclass(slots=True)
-class GCReport:
-    """What a collection found and did; sizes are stored bytes, after dedup and compression.
-
-    With ``dry_run`` the numbers say what would go. ``foreign`` are examples of
-    keys that are not the store's own and were left alone, ``failed`` maps keys
-    that could not be deleted to the reason: the next run tries them again.
-    """
-
-    run: str
-    dry_run: bool
-    n_checkpoints: int = 0
-    """Live ones, and deleted ones within their grace."""
-    n_purged: int = 0
-    """Deleted checkpoints whose grace is over."""
-    n_chunks: int = 0
-    n_bytes: int = 0
-    """All chunks of the store, garbage included."""
-    n_garbage_chunks: int = 0
-    n_garbage_bytes: int = 0
-    n_unfinished: int = 0
-    """Files that interrupted writes left behind."""
-    n_unfinished_bytes: int = 0
-    n_foreign: int = 0
-    foreign: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Manifest:
-    """One manifest in the listing: how large it is as stored, and whether a tombstone stands beside it."""
-
-    source: ManifestSource
-    nbytes: int
-    deleted: bool
-
-
-@dataclass(slots=True)
-class _Found:
-    """What the listings showed."""
-
-    purged: list[str] = field(default_factory=list)
-    live: list[_Manifest] = field(default_factory=list)
-    leftovers: list[str] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
-    garbage: KeyList = field(default_factory=KeyList)
-
-
-async def collect(engine: Engine, *, store_id: str, grace_s: float, dry_run: bool, force: bool) -> GCReport:
+async def collect(
+    engine: Engine, *, store_id: str, grace_s: float, clock: Clock, dry_run: bool, force: bool
+) -> GCReport:
     """Find what no checkpoint needs, and delete it unless ``dry_run``.
 
-    Raises GCAbortedError, with nothing deleted, where a listing cannot be
-    believed, a manifest cannot be read, or, without ``force``, more than half
-    of all bytes would go; BackendError where the storage fails.
+    Raises GCAbortedError, with nothing deleted, where a listing or the storage's
+    clock cannot be believed, a manifest cannot be read, or, without ``force``,
+    more than half of all bytes would go; AccessDeniedError without the right to
+    delete; BackendError where the storage fails, and then some may be deleted.
     """
-    return await _Run(engine, store_id, grace_s, dry_run=dry_run).collect(force=force)
+    return await _Run(engine, store_id, grace_s, clock, dry_run=dry_run).collect(force=force)
 
 
 class _Run:
     """One run of a collection."""
 
-    def __init__(self, engine: Engine, store_id: str, grace_s: float, *, dry_run: bool) -> None:
+    def __init__(self, engine: Engine, store_id: str, grace_s: float, clock: Clock, *, dry_run: bool) -> None:
         self._engine = engine
         self._backend: Backend = engine.backend
         self._store_id = store_id
         self._grace_s = grace_s
+        self._clock = clock
         run = secrets.token_hex(16)
         self._record = RECORDS + run
-        self._canaries = [f"{MANIFESTS}{_CANARY}{run}", f"{CHUNKS}{_CANARY}{run}"]
-        self._found = _Found()
+        self._canaries = {prefix: canary_key(prefix, run) for prefix in (MANIFESTS, CHUNKS)}
         self._used = ChunkSet()
-        self._cut_s = 0.0
+        self._garbage = Garbage()
+        self._purged: list[ListedManifest] = []
+        self._orphans: list[str] = []
+        self._leftovers: list[str] = []
         self._now_s = 0.0
         self._report = GCReport(run, dry_run)
 
     async def collect(self, *, force: bool) -> GCReport:
-        backend, report = self._backend, self._report
+        report = self._report
         try:
-            for key in (self._record, *self._canaries):  # G0
-                await backend.put(key, b"garbage collection\n")
+            before_s = self._clock.boot_s()
+            for key in (self._record, *self._canaries.values()):  # G0
+                await self._backend.put(key, b"garbage collection\n")
             # The storage's own time, never this machine's.
-            self._now_s = (await backend.head(self._record)).modified_s
-            self._cut_s = self._now_s - self._grace_s
-            await self._list_manifests()  # G1, G2
-            await self._look_at_unknown()
-            await self._read_live()  # G3, G4
+            self._now_s = await self._time_of_record()
+            after_s = self._clock.boot_s()
+            await self._require_delete()
+            await self._find_live()  # G1 to G4
             await self._list_chunks()  # G5
             await self._list_records()
+            await self._require_steady_clock(before_s, after_s)
             self._check_share(force=force)  # G6
             if report.dry_run:
-                report.n_unfinished, report.n_unfinished_bytes = await backend.sweep(
-                    self._cut_s, dry_run=True
-                )
+                await self._count()
             else:
                 await self._delete()  # G7
-        finally:
-            await self._delete_all([*self._canaries, self._record])
+            await self._remove(self._own_keys())
+        except BaseException:
+            # What stays is collected by a later run: it must not hide what went wrong.
+            with contextlib.suppress(CheckpointStoreError):
+                await self._backend.delete_many(self._own_keys())
+            raise
         return report
 
-    async def _list_manifests(self) -> None:
-        """G1 and G2: sort every key under manifests/ into live, purged, and what is left over."""
-        found, seen_canary = self._found, False
-        last: tuple[ManifestSource, ObjectInfo] | None = None
-        last_tombstone: ObjectInfo | None = None
+    @property
+    def _cut_s(self) -> float:
+        """What is older than this, is old enough (L - G)."""
+        return self._now_s - self._grace_s
 
-        def settle() -> None:
-            if last is None:
-                return
-            source, info = last
-            if last_tombstone is not None and last_tombstone.modified_s < self._cut_s:
-                found.purged.append(source.key)
-            else:
-                found.live.append(_Manifest(source, info.size, last_tombstone is not None))
+    def _own_keys(self) -> list[str]:
+        return [*self._canaries.values(), self._record]
 
-        async with aclosing(self._listed(MANIFESTS)) as listed:
-            async for info in listed:
-                if info.key == self._canaries[0]:
-                    seen_canary = True
-                    continue
-                component, _, text = info.key[len(MANIFESTS) :].partition("/")
-                if component + "/" == _CANARY:
-                    self._add_leftover(info, self._grace_s)
-                    continue
-                collection = collection_of(component)
-                if collection is not None and last is not None and last[0].collection == collection:
-                    if text == last[0].name + TOMBSTONE:
-                        last_tombstone = info
-                        continue
-                    if text == last[0].name + PIN:
-                        continue
-                if collection is not None and text == COLLECTION_MARKER:
-                    continue
-                if collection is not None and parse_name(text) is not None:
-                    settle()
-                    last = ManifestSource(self._store_id, collection, text), info
-                    last_tombstone = None
-                elif collection is not None and _is_mark(text):
-                    # Its manifest is gone: the tombstone outlives it, so that a late listing never revives it.
-                    self._add_leftover(info, 2 * self._grace_s)
-                else:
-                    found.unknown.append(info.key)
-        settle()
-        if not seen_canary:
-            raise GCAbortedError(
-                f"the listing of {MANIFESTS} in {self._backend.url} lacks an object that was just put there: "
-                "the listing is not believed and nothing was deleted"
-            )
-        self._report.n_purged = len(found.purged)
-        self._report.n_checkpoints = len(found.live)
+    async def _time_of_record(self) -> float:
+        return (await self._backend.head(self._record)).modified_s
 
-    async def _look_at_unknown(self) -> None:
+    async def _require_delete(self) -> None:
+        """Find out before hours of reading; the right is asked for first, also where there is nothing."""
+        probes = [f"{key}.probe" for key in self._canaries.values()]
+        for key, error in (await self._backend.delete_many(probes)).items():
+            if isinstance(error, AccessDeniedError):
+                raise AccessDeniedError(
+                    f"collecting garbage in {self._backend.url} needs the right to delete, under "
+                    f"{key.partition('/')[0]}/ as well: {error}"
+                ) from error
+            raise error
+
+    async def _find_live(self) -> None:
+        """G1 to G4: find which checkpoints are kept, and which chunks they need.
+
+        The listing is taken twice, at the beginning and at the end: what the
+        one does not show, the other may.
+        """
+        first = await self._list_manifests()
+        due = {
+            key: one
+            for key, one in first.found.items()
+            if one.tombstone_s is not None and one.tombstone_s < self._cut_s
+        }
+        await self._read([one for key, one in first.found.items() if key not in due])
+        second = await self._list_manifests()
+        for key in list(due):
+            again = second.found.get(key)
+            if again is not None and again.tombstone_s is None:
+                await self._read([due.pop(key)])
+        late = [one for key, one in second.found.items() if key not in first.found]
+        await self._read(late)
+        for key in {*first.unknown, *second.unknown}:
+            await self._look_at_unknown(key)
+        self._purged = list(due.values())
+        self._report.n_checkpoints = len(first.found) - len(due) + len(late)
+        for info in first.canaries:
+            self._add_leftover(info)
+        # A tombstone outlives its manifest, so that a late listing never revives it.
+        self._orphans = [
+            key
+            for key, info in first.marks.items()
+            if key in second.marks and info.modified_s < self._now_s - 2 * self._grace_s
+        ]
+
+    async def _list_manifests(self) -> ListedManifests:
+        return await ListedManifests.of(self._backend, self._store_id, self._canaries[MANIFESTS])
+
+    async def _look_at_unknown(self, key: str) -> None:
         """Foreign objects are left alone, but a manifest under a name that is not understood may be in use."""
-        for key in self._found.unknown:
-            self._note_foreign(key)
-            try:
-                start = await self._backend.get(key, length=len(MAGIC))
-            except ObjectNotFoundError:
-                continue
-            except BackendError as exc:
-                # A special file or a link is no manifest of a release of ours; what cannot be read may be one.
-                raise GCAbortedError(
-                    f"{key} in {self._backend.url} is not understood and cannot be read: nothing was deleted. "
-                    f"Move it out of the store ({exc})"
-                ) from exc
-            if start == MAGIC:
-                raise GCAbortedError(
-                    f"{key} in {self._backend.url} is a manifest under a name that this release does not "
-                    "understand: nothing was deleted. Collect with the release that wrote it"
-                )
+        self._note_foreign(key)
+        try:
+            start = await self._backend.get(key, length=len(MAGIC))
+        except ObjectNotFoundError:
+            return
+        except BackendError as exc:
+            if exc.transient:
+                raise
+            # It may be a manifest.
+            raise GCAbortedError(
+                f"{key} in {self._backend.url} is not understood and cannot be read: nothing was deleted. "
+                f"Move it out of the store ({exc})"
+            ) from exc
+        if start == MAGIC:
+            raise GCAbortedError(
+                f"{key} in {self._backend.url} is a manifest under a name that this release does not "
+                "understand: nothing was deleted. Collect with the release that wrote it, or move it out"
+            )
 
-    async def _read_live(self) -> None:
-        """G3 and G4: every live manifest is read and verified; what it names is in use."""
+    async def _read(self, manifests: Sequence[ListedManifest]) -> None:
+        """G3 and G4: every manifest that is kept is read and verified; what it names is in use."""
         engine = self._engine
 
-        async def read(manifest: _Manifest) -> None:
-            source, nbytes = manifest.source, manifest.nbytes * _DECODED_TIMES
+        async def read(manifest: ListedManifest) -> None:
+            nbytes = manifest.nbytes * _DECODED_TIMES
             await engine.budget.acquire(nbytes)
             try:
-                _, table = await read_manifest(engine, source)
-            except BackendError:
-                raise
+                _, table = await read_manifest(engine, manifest.source)
+                named = ((chunk.digest, chunk.nonce) for chunk in table.chunks)
+                if len(table.chunks) > _QUICK_CHUNKS:
+                    await in_worker(engine.workers, self._used.update, named)
+                else:
+                    self._used.update(named)
             except CheckpointStoreError as exc:
-                if manifest.deleted and isinstance(exc, CheckpointNotFoundError):
-                    return  # another collector was faster: its grace is over by now
-                raise GCAbortedError(
-                    f"{source.key} in {self._backend.url} cannot be read, so nobody knows which chunks it needs: "
-                    f"nothing was deleted. Delete that checkpoint, or restore it ({exc})"
-                ) from exc
+                self._check_unread(manifest, exc)
             finally:
                 engine.budget.release(nbytes)
-            for chunk in table.chunks:
-                self._used.add(chunk.digest, chunk.nonce)
 
-        await for_each(self._found.live, read, engine.config.io_concurrency)
+        if manifests:
+            await for_each(manifests, read, min(engine.config.io_concurrency, len(manifests)))
+
+    def _check_unread(self, manifest: ListedManifest, exc: CheckpointStoreError) -> None:
+        """Raise for a manifest that could not be read, unless another collector has purged it."""
+        deleted = manifest.tombstone_s is not None
+        if deleted and isinstance(exc, CheckpointNotFoundError):
+            return
+        if isinstance(exc, BackendError):
+            raise exc
+        help_ = (
+            f"It was deleted already, and blocks collections until {self._grace_s:.0f} s after that"
+            if deleted
+            else "Restore it, or delete that checkpoint"
+        )
+        raise GCAbortedError(
+            f"{manifest.source.key} in {self._backend.url} cannot be read, so nobody knows which data it needs: "
+            f"nothing was deleted. {help_} ({exc})"
+        ) from exc
 
     async def _list_chunks(self) -> None:
         """G5: what no manifest names and is old enough is garbage."""
-        report, seen_canary = self._report, False
-        async with aclosing(self._listed(CHUNKS)) as listed:
+        report, canary = self._report, self._canaries[CHUNKS]
+        canaries = canary.rpartition("/")[0] + "/"
+        async with aclosing(believed(self._backend, CHUNKS, canary)) as listed:
             async for info in listed:
-                if info.key == self._canaries[1]:
-                    seen_canary = True
-                    continue
-                if info.key.startswith(CHUNKS + _CANARY):
-                    self._add_leftover(info, self._grace_s)
-                    continue
                 chunk = parse_chunk_key(info.key)
-                if chunk is None:
+                if chunk is not None:
+                    report.n_chunks += 1
+                    report.chunk_bytes += info.size
+                    if info.modified_s < self._cut_s and chunk not in self._used:
+                        self._garbage.add(*chunk, info.key.rpartition(".")[2], info.size)
+                elif info.key.startswith(canaries) and is_record(info.key[len(canaries) :]):
+                    self._add_leftover(info)
+                else:
                     self._note_foreign(info.key)
-                    continue
-                report.n_chunks += 1
-                report.n_bytes += info.size
-                if info.modified_s < self._cut_s and chunk not in self._used:
-                    report.n_garbage_chunks += 1
-                    report.n_garbage_bytes += info.size
-                    self._found.garbage.append(info.key)
-        if not seen_canary:
-            raise GCAbortedError(
-                f"the listing of {CHUNKS} in {self._backend.url} lacks an object that was just put there: "
-                "the listing is not believed and nothing was deleted"
-            )
 
     async def _list_records(self) -> None:
-        async with aclosing(self._listed(RECORDS)) as listed:
+        async with aclosing(believed(self._backend, RECORDS, self._record)) as listed:
             async for info in listed:
-                if info.key != self._record:
-                    self._add_leftover(info, self._grace_s)
+                if is_record(info.key[len(RECORDS) :]):
+                    self._add_leftover(info)
+                else:
+                    self._note_foreign(info.key)
+
+    async def _require_steady_clock(self, before_s: float, after_s: float) -> None:
+        """All rests on the storage's time (B4): it must have gone on as this machine's has, since the beginning."""
+        again_s = self._clock.boot_s()
+        await self._backend.put(self._record, b"garbage collection\n")
+        passed_s = await self._time_of_record() - self._now_s
+        spread_s = max(clock_spread_s(self._grace_s), _LEAST_JUMP_S)
+        least_s, most_s = again_s - after_s - spread_s, self._clock.boot_s() - before_s + spread_s
+        if not least_s <= passed_s <= most_s:
+            raise GCAbortedError(
+                f"the clock of {self._backend.url} went on by {passed_s:.0f} s in about {again_s - after_s:.0f} s: "
+                "what is old enough cannot be told, and nothing was deleted. Set its clock right, and try again"
+            )
 
     def _check_share(self, *, force: bool) -> None:
         """G6: a collection that would take most of a store is more likely a mistake than wanted."""
-        report = self._report
-        if force or report.dry_run or not report.n_garbage_bytes:
+        report, garbage = self._report, self._garbage
+        if force or report.dry_run or not garbage.n_chunks:
             return
-        share = report.n_garbage_bytes / report.n_bytes
-        if share > 0.5 or not report.n_checkpoints:
-            why = (
-                f"{share:.0%} of its bytes"
-                if report.n_checkpoints
-                else "everything: it has no checkpoint at all"
-            )
-            raise GCAbortedError(
-                f"collecting {self._backend.url} would delete {why} ({report.n_garbage_chunks} chunks, "
-                f"{report.n_garbage_bytes} bytes); nothing was deleted. Look with dry_run=True, then say force=True"
-            )
+        if report.n_checkpoints and 2 * garbage.n_bytes <= report.chunk_bytes:
+            return
+        why = (
+            f"{garbage.n_bytes / report.chunk_bytes:.0%} of its data"
+            if report.n_checkpoints
+            else "data, and shows no checkpoint at all"
+        )
+        raise GCAbortedError(
+            f"collecting {self._backend.url} would delete {why} ({garbage.n_chunks} chunks, {garbage.n_bytes} "
+            "bytes): nothing was deleted. Look with dry_run=True, then say force=True"
+        )
+
+    async def _count(self) -> None:
+        """Say what would go."""
+        report = self._report
+        report.n_purged = len(self._purged)
+        report.purged_bytes = sum(one.nbytes for one in self._purged)
+        report.n_garbage, report.garbage_bytes = self._garbage.n_chunks, self._garbage.n_bytes
+        for prefix in (MANIFESTS, CHUNKS, RECORDS):
+            await self._sweep(prefix)
 
     async def _delete(self) -> None:
         """G7: in this order, so that a crash anywhere leaves garbage and never a broken checkpoint."""
-        report, found = self._report, self._found
-        await self._delete_all(found.purged)
-        if any(key in report.failed for key in found.purged):
-            # Its chunks must outlive it.
-            raise GCAbortedError(
-                f"{len(report.failed)} deleted checkpoints of {self._backend.url} could not be removed, so their "
-                f"chunks were kept: {next(iter(report.failed.values()))}"
-            )
-        for batch in found.garbage.batches(_DELETE_BATCH):
-            await self._delete_all(batch)
-        await self._delete_all(found.leftovers)
-        report.n_unfinished, report.n_unfinished_bytes = await self._backend.sweep(self._cut_s)
+        report = self._report
+        keys = {one.source.key: one for one in self._purged}
+        failed = await self._remove(keys)
+        gone = [one for key, one in keys.items() if key not in failed]
+        report.n_purged, report.purged_bytes = len(gone), sum(one.nbytes for one in gone)
+        report.n_checkpoints += len(failed)
+        # What could not be removed may stand there for long: its data must outlive it.
+        await self._read([keys[key] for key in failed])
+        batches = self._garbage.batches(_DELETE_BATCH)
+        await for_each(batches, self._remove_chunks, _DELETES_AT_ONCE)
+        # Whatever a listing has hidden twice: no manifest outlives its tombstone.
+        hidden = await self._remove(
+            key.removesuffix(TOMBSTONE) for key in self._orphans if key.endswith(TOMBSTONE)
+        )
+        await self._remove(key for key in self._orphans if key.removesuffix(TOMBSTONE) not in hidden)
+        await self._remove(self._leftovers)
+        for prefix in (MANIFESTS, CHUNKS, RECORDS):
+            await self._sweep(prefix)
 
-    async def _delete_all(self, keys: Iterable[str]) -> None:
-        keys = list(keys)
+    async def _remove_chunks(self, batch: list[GarbageChunk]) -> None:
+        report = self._report
+        sizes = {one.key: one.nbytes for one in batch if (one.digest, one.nonce) not in self._used}
+        failed = await self._remove(sizes)
+        report.n_garbage += len(sizes) - len(failed)
+        report.garbage_bytes += sum(nbytes for key, nbytes in sizes.items() if key not in failed)
+
+    async def _remove(self, keys: Iterable[str]) -> set[str]:
+        """Delete, and return what could not be (G8)."""
+        report, keys, all_failed = self._report, list(keys), set[str]()
         for start in range(0, len(keys), _DELETE_BATCH):
             failed = await self._backend.delete_many(keys[start : start + _DELETE_BATCH])
-            self._report.failed.update({key: str(error) for key, error in failed.items()})
+            all_failed |= failed.keys()
+            report.n_failed += len(failed)
+            for key, error in list(failed.items())[: _EXAMPLES - len(report.failed)]:
+                report.failed[key] = str(error)
+        return all_failed
 
-    async def _listed(self, prefix: str) -> AsyncGenerator[ObjectInfo, None]:
-        """List, and abort where the answer cannot be believed. ``G1`` and ``G5``: validated."""
-        last = ""
-        try:
-            async with aclosing(self._backend.list(prefix)) as listed:
-                async for info in listed:
-                    if not info.key.startswith(prefix) or info.key <= last:
-                        raise BackendProtocolError(
-                            f"{info.key[:120]!r} after {last[:120]!r} under {prefix!r}: not in order or place"
-                        )
-                    last = info.key
-                    if info.key.rpartition("/")[2] == MARKER:
-                        raise GCAbortedError(
-                            f"{info.key} in {self._backend.url} is the marker of another store inside this one: "
-                            "nothing was deleted. Move that store out"
-                        )
-                    yield info
-        except BackendProtocolError as exc:
-            raise GCAbortedError(
-                f"a listing of {self._backend.url} is not believed and nothing was deleted: {exc}"
-            ) from exc
+    async def _sweep(self, prefix: str) -> None:
+        n_files, n_bytes = await self._backend.sweep(prefix, self._cut_s, dry_run=self._report.dry_run)
+        self._report.n_unfinished += n_files
+        self._report.unfinished_bytes += n_bytes
 
-    def _add_leftover(self, info: ObjectInfo, age_s: float) -> None:
-        if info.modified_s < self._now_s - age_s:
-            self._found.leftovers.append(info.key)
+    def _add_leftover(self, info: ObjectInfo) -> None:
+        if info.modified_s < self._cut_s:
+            self._leftovers.append(info.key)
 
     def _note_foreign(self, key: str) -> None:
         self._report.n_foreign += 1
         if len(self._report.foreign) < _EXAMPLES:
             self._report.foreign.append(key)
-
-
-def _is_mark(text: str) -> bool:
-    return text.endswith((TOMBSTONE, PIN)) and parse_name(text[: -len(TOMBSTONE)]) is not None

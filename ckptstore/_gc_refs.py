@@ -1,37 +1,47 @@
-"""Sets of chunks small enough for millions: 40 bytes for each, sorted into shards by digest."""
+"""Chunks by the million in little memory: those in use, and those that are not."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
+import threading
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
-__all__ = ["ChunkSet", "KeyList"]
+from ckptstore._keys import chunk_key
+
+__all__ = ["ChunkSet", "Garbage", "GarbageChunk"]
 
 _SHARDS = 256
-_DIGEST_BYTES = 32
 _ENTRY_BYTES = 40
 _SLACK_BYTES = 64 * 1024
+_GARBAGE = struct.Struct("<32s8sQB")
 
 
 class ChunkSet:
-    """Which (digest, nonce) pairs are in use; adding one again costs nothing for long."""
+    """Which (digest, nonce) pairs are in use: 40 bytes for each, sorted into shards by digest.
+
+    Thread-safe to add to; what is looked up while others add may be missed.
+    """
 
     def __init__(self) -> None:
         self._shards = [bytearray() for _ in range(_SHARDS)]
         self._unique_bytes = [0] * _SHARDS
         self._open_shard = -1
         self._open: frozenset[bytes] = frozenset()
+        self._lock = threading.Lock()
 
-    def add(self, digest: bytes, nonce: bytes) -> None:
-        """Add a chunk."""
-        number = digest[0]
-        shard = self._shards[number]
-        shard += digest
-        shard += nonce
-        # The same chunks come with every checkpoint: what was added twice is dropped now and then.
-        if len(shard) > 2 * self._unique_bytes[number] + _SLACK_BYTES:
-            self._shards[number] = bytearray().join(set(_entries(shard)))
-            self._unique_bytes[number] = len(self._shards[number])
-        if number == self._open_shard:
+    def update(self, chunks: Iterable[tuple[bytes, bytes]]) -> None:
+        """Add chunks; those that are there already cost nothing for long."""
+        with self._lock:
+            for digest, nonce in chunks:
+                number = digest[0]
+                shard = self._shards[number]
+                shard += digest
+                shard += nonce
+                # The same chunks come with every checkpoint: what was added twice is dropped now and then.
+                if len(shard) > 2 * self._unique_bytes[number] + _SLACK_BYTES:
+                    self._shards[number] = bytearray().join(set(_entries(shard)))
+                    self._unique_bytes[number] = len(self._shards[number])
             self._open_shard = -1
 
     def __contains__(self, chunk: tuple[bytes, bytes]) -> bool:
@@ -46,34 +56,49 @@ class ChunkSet:
         return sum(len(set(_entries(shard))) for shard in self._shards)
 
 
-class KeyList:
-    """Keys of one kind, in order, packed into one piece of memory."""
+class GarbageChunk(NamedTuple):
+    """One chunk that nobody needs."""
+
+    digest: bytes
+    nonce: bytes
+    codec: str
+    nbytes: int
+
+    @property
+    def key(self) -> str:
+        return chunk_key(self.digest, self.nonce, self.codec)
+
+
+class Garbage:
+    """Chunks that nobody needs, in the order of their keys: about 55 bytes for each."""
 
     def __init__(self) -> None:
         self._packed = bytearray()
-        self._n = 0
+        self.n_chunks = 0
+        self.n_bytes = 0
 
-    def append(self, key: str) -> None:
-        """Add a key."""
-        self._packed += key.encode()
-        self._packed += b"\n"
-        self._n += 1
+    def add(self, digest: bytes, nonce: bytes, codec: str, nbytes: int) -> None:
+        """Add a chunk that takes ``nbytes`` as stored."""
+        text = codec.encode()
+        self._packed += _GARBAGE.pack(digest, nonce, nbytes, len(text))
+        self._packed += text
+        self.n_chunks += 1
+        self.n_bytes += nbytes
 
-    def batches(self, n_keys: int) -> Iterator[list[str]]:
-        """Yield the keys in their order, at most ``n_keys`` at once."""
-        batch: list[str] = []
-        start = 0
-        while (end := self._packed.find(b"\n", start)) >= 0:
-            batch.append(self._packed[start:end].decode())
-            start = end + 1
-            if len(batch) == n_keys:
+    def batches(self, n_chunks: int) -> Iterator[list[GarbageChunk]]:
+        """Yield the chunks in their order, at most ``n_chunks`` at once."""
+        batch: list[GarbageChunk] = []
+        at = 0
+        while at < len(self._packed):
+            digest, nonce, nbytes, n_codec = _GARBAGE.unpack_from(self._packed, at)
+            at += _GARBAGE.size
+            batch.append(GarbageChunk(digest, nonce, self._packed[at : at + n_codec].decode(), nbytes))
+            at += n_codec
+            if len(batch) == n_chunks:
                 yield batch
                 batch = []
         if batch:
             yield batch
-
-    def __len__(self) -> int:
-        return self._n
 
 
 def _entries(shard: bytearray) -> Iterator[bytes]:

@@ -19,7 +19,7 @@ from ckptstore.errors import (
     UnsupportedVersionError,
 )
 
-__all__ = ["StoreMarker", "open_marker"]
+__all__ = ["StoreMarker", "clock_spread_s", "open_marker"]
 
 FORMAT = 1
 DIGEST = "blake3"
@@ -34,6 +34,11 @@ class StoreMarker:
     store_id: str
     grace_s: float
     max_save_s: float
+
+
+def clock_spread_s(grace_s: float) -> float:
+    """Return how far the storage's times may be from their real order (ε of the protocol)."""
+    return min(_MAX_CLOCK_SPREAD_S, grace_s / 8)
 
 
 async def open_marker(backend: Backend, config: StoreConfig, *, create: bool) -> StoreMarker:
@@ -96,7 +101,7 @@ def _parse(data: bytes, backend: Backend) -> tuple[str, float]:
 
 def _max_save_s(grace_s: float, config: StoreConfig, backend: Backend) -> float:
     max_save_s = grace_s / 2 if config.max_save_s is None else config.max_save_s
-    spread_s = min(_MAX_CLOCK_SPREAD_S, grace_s / 8)
+    spread_s = clock_spread_s(grace_s)
     if grace_s <= max_save_s + backend.zombie_s + spread_s:
         raise ConfigError(
             f"max_save_s {max_save_s:g} + {backend.zombie_s:g} (late requests) + {spread_s:g} (clocks) must stay "

@@ -10,6 +10,7 @@ from typing import Any, Literal, overload
 
 from ckptstore import _edit
 from ckptstore._captures import CapturedSave
+from ckptstore._collect import collect
 from ckptstore._diff import diff
 from ckptstore._keys import check_collection, check_run_and_label
 from ckptstore._life import StoreLife
@@ -22,7 +23,8 @@ from ckptstore._snapshot import Snapshot
 from ckptstore._summaries import read_summary_of
 from ckptstore.checkpoint import Checkpoint, CheckpointRef, Manifest
 from ckptstore.diff import Diff
-from ckptstore.errors import CheckpointNotFoundError
+from ckptstore.errors import CheckpointNotFoundError, ConfigError
+from ckptstore.garbage import GCReport
 from ckptstore.manifest import ManifestSource
 from ckptstore.retention import Keep
 
@@ -328,6 +330,34 @@ class AsyncCheckpointStore(StoreLife):
     async def unpin(self, what: What) -> None:
         """Take the pin away. Idempotent. Raises as ``pin``."""
         await _edit.unpin(self._engine.backend, await self._source(what))
+
+    async def collect_garbage(self, *, dry_run: bool = False, force: bool = False) -> GCReport:
+        """Delete what no checkpoint needs any more, and return what that was; with ``dry_run`` only return it.
+
+        That is data that no checkpoint names and checkpoints that were deleted,
+        each for longer than the store's grace, and what interrupted saves left
+        behind. Safe beside writers, readers and other collections in any
+        process. What is none of the store's is left alone. Idempotent.
+
+        ``force``: also where more than half of all data would go, or no
+        checkpoint is there at all, which is more likely a mistake than wanted.
+
+        Raises ConfigError; GCAbortedError where something cannot be believed or
+        read, and then nothing was deleted; AccessDeniedError without the right to
+        delete; BackendError, and then some may be deleted: try again.
+        """
+        self._check_open()
+        for name, value in (("dry_run", dry_run), ("force", force)):
+            if type(value) is not bool:
+                raise ConfigError(f"{name} must be a bool, not {type(value).__name__}")
+        return await collect(
+            self._engine,
+            store_id=self.store_id,
+            grace_s=self._marker.grace_s,
+            clock=self._clock,
+            dry_run=dry_run,
+            force=force,
+        )
 
     async def _source(self, what: What, *, deleted: bool = False) -> ManifestSource:
         """Resolve to the manifest's key; with ``deleted`` a deleted checkpoint will do."""

@@ -16,6 +16,7 @@ from ckptstore.checkpoint import Checkpoint, CheckpointRef, Manifest
 from ckptstore.config import StoreConfig
 from ckptstore.diff import Diff
 from ckptstore.errors import StoreClosedError
+from ckptstore.garbage import GCReport
 from ckptstore.retention import Keep
 from ckptstore.serializers import Registry
 from ckptstore.store import AsyncCheckpointStore, What
@@ -243,6 +244,10 @@ class CheckpointStore:
     def unpin(self, what: What) -> None:
         """See AsyncCheckpointStore.unpin."""
         self._loop.call(self._store.unpin(what))
+
+    def collect_garbage(self, *, dry_run: bool = False, force: bool = False) -> GCReport:
+        """See AsyncCheckpointStore.collect_garbage."""
+        return self._loop.call(self._store.collect_garbage(dry_run=dry_run, force=force))
 
     def close(self) -> None:
         """See AsyncCheckpointStore.aclose."""

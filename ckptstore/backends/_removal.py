@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 
@@ -11,6 +12,8 @@ from ckptstore.backends._files import TEMPORARY, Root, fsync, mapped, split_key,
 from ckptstore.errors import BackendError
 
 __all__ = ["remove_many", "sweep"]
+
+_OURS = re.compile(re.escape(TEMPORARY) + "[0-9a-f]{16}")
 
 
 def remove_many(root: Root, keys: Sequence[str], *, durable: bool) -> dict[str, BackendError]:
@@ -51,11 +54,19 @@ def remove_many(root: Root, keys: Sequence[str], *, durable: bool) -> dict[str, 
     return failed
 
 
-def sweep(root: Root, before_s: float, *, dry_run: bool) -> tuple[int, int]:
-    """Remove unfinished files that were last written before then; return how many, and their bytes."""
+def sweep(root: Root, prefix: str, before_s: float, *, dry_run: bool) -> tuple[int, int]:
+    """Remove unfinished files below the directory ``prefix`` that were last written before then.
+
+    Return how many, and their bytes. Raises BackendError.
+    """
     n_files = n_bytes = 0
-    with mapped("cannot look for unfinished files", "in all directories", root.url):
-        for folder, name in _unfinished(root.open_directory("")):
+    with mapped("cannot look for unfinished files under", prefix, root.url):
+        try:
+            top = root.open_directory(prefix.removesuffix("/"))
+        except FileNotFoundError:
+            root.check_present()
+            return 0, 0
+        for folder, name in _unfinished(top):
             with contextlib.suppress(FileNotFoundError):
                 found = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 if stat.S_ISREG(found.st_mode) and found.st_mtime < before_s:
@@ -76,7 +87,7 @@ def _unfinished(fd: int) -> Iterator[tuple[int, str]]:
                 with contextlib.suppress(FileNotFoundError):
                     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
                     yield from _unfinished(os.open(name, flags, dir_fd=fd))
-            elif name.startswith(TEMPORARY):
+            elif _OURS.fullmatch(name):
                 yield fd, name
     finally:
         os.close(fd)

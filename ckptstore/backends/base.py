@@ -125,8 +125,10 @@ class Backend(ABC):
     async def delete_many(self, keys: Sequence[str]) -> dict[str, BackendError]:
         """Remove several objects, durably when this returns, and return what could not be removed, with why.
 
-        For garbage collection: at most a thousand keys. The default removes one
-        after another; a backend that can do better does so.
+        For garbage collection: at most a thousand keys, of which some may be
+        missing. Raises BackendError where nothing at all is known; some may be
+        removed then. The default removes one after another; a backend that can
+        do better does so.
         """
         failed: dict[str, BackendError] = {}
         for key in keys:
@@ -136,12 +138,13 @@ class Backend(ABC):
                 failed[key] = exc
         return failed
 
-    async def sweep(self, before_s: float, *, dry_run: bool = False) -> tuple[int, int]:
+    async def sweep(self, prefix: str, before_s: float, *, dry_run: bool = False) -> tuple[int, int]:
         """Remove what interrupted puts left behind and no listing shows; return how many, and their bytes.
 
-        Only what was last written before ``before_s``, by the storage's own time
-        in seconds since the epoch. ``dry_run``: count and remove nothing. A
-        storage that leaves nothing behind has nothing to do.
+        ``prefix``: only those of keys in this directory, whose name ends in a
+        slash, and below; ``before_s``: only what was last written before then, by
+        the storage's own time in seconds since the epoch. ``dry_run``: count and
+        remove nothing. A storage that leaves nothing behind has nothing to do.
         """
         return 0, 0
 

@@ -116,9 +116,9 @@ class LocalBackend(Backend):
                 self._unsynced.forget(key)
         return failed
 
-    async def sweep(self, before_s: float, *, dry_run: bool = False) -> tuple[int, int]:
+    async def sweep(self, prefix: str, before_s: float, *, dry_run: bool = False) -> tuple[int, int]:
         self._check_open()
-        return await self._finish(self._call(sweep, self._root, before_s, dry_run=dry_run))
+        return await self._finish(self._call(sweep, self._root, prefix, before_s, dry_run=dry_run))
 
     async def list(self, prefix: str, *, after: str = "") -> AsyncGenerator[ObjectInfo, None]:
         self._check_open()

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from ckptstore.backends._adaptive import AdaptiveLimit, TokenBucket
@@ -18,6 +19,10 @@ from ckptstore.errors import BackendError, ThrottledError, UnavailableError
 __all__ = ["RetryBackend", "RetryPolicy"]
 
 T = TypeVar("T")
+
+# What such requests may take of time, as if so many bytes were sent: some storages delete one by one.
+_DELETE_BYTES = 1 << 17
+_SWEEP_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,24 +109,29 @@ class RetryBackend(Backend):
 
     async def delete_many(self, keys: Sequence[str]) -> dict[str, BackendError]:
         """Remove as the inner backend does; what failed in passing is tried again."""
-        attempt = _Attempts(self._policy, self._clock, 0)
+        attempt = _Attempts(self._policy, self._clock, _DELETE_BYTES * len(keys))
         given_up: dict[str, BackendError] = {}
         left = list(keys)
         while True:
-            batch = left
-            failed = await self._tried(lambda batch=batch: self.inner.delete_many(batch), "delete", 0)  # type: ignore[misc]
+            failed = await self._tried(
+                partial(self.inner.delete_many, left), "delete", _DELETE_BYTES * len(left)
+            )
             passing = {key: error for key, error in failed.items() if error.transient}
             given_up |= {key: error for key, error in failed.items() if not error.transient}
             if not passing:
                 return given_up
+            if any(isinstance(error, ThrottledError) for error in passing.values()):
+                self.limit.overloaded(self.limit.cuts)
             try:
                 await self._pause(attempt, next(iter(passing.values())))
             except BackendError:
                 return given_up | passing
             left = list(passing)
 
-    async def sweep(self, before_s: float, *, dry_run: bool = False) -> tuple[int, int]:
-        return await self._tried(lambda: self.inner.sweep(before_s, dry_run=dry_run), "sweep", 0)
+    async def sweep(self, prefix: str, before_s: float, *, dry_run: bool = False) -> tuple[int, int]:
+        return await self._tried(
+            lambda: self.inner.sweep(prefix, before_s, dry_run=dry_run), f"clear {prefix}", _SWEEP_BYTES
+        )
 
     async def list(self, prefix: str, *, after: str = "") -> AsyncGenerator[ObjectInfo, None]:
         """List as the inner backend does; after a failure the listing goes on behind the last key."""

@@ -13,13 +13,13 @@ PACKAGE = ROOT / "ckptstore"
 # One line a floor, from the ground up. A module may import from lower floors
 # and from modules before it on its own floor.
 FLOORS = (
-    ("errors", "_policy_text", "retention"),
-    ("config", "_budget", "_chunking", "_clock", "_memory", "_msgpack", "_tasks", "_workers", "_gc_refs"),
-    ("_keys", "_schema", "_metadata", "backends.base", "backends", "serializers", "codecs"),
+    ("errors", "_policy_text", "retention", "garbage"),
+    ("config", "_budget", "_chunking", "_clock", "_memory", "_msgpack", "_tasks", "_workers"),
+    ("_keys", "_gc_refs", "_schema", "_metadata", "backends.base", "backends", "serializers", "codecs"),
     ("checkpoint", "diff", "_table", "_summary", "manifest", "_loop"),
     ("testing", "doctor", "_listing", "_snapshot", "_upload", "_commit", "_summaries"),
     ("_download", "_compare", "_diff"),
-    ("_line", "_marker", "_edit", "_collect", "_retention", "_retention_runs"),
+    ("_line", "_marker", "_edit", "_gc_listing", "_collect", "_retention", "_retention_runs"),
     ("_writer", "_request", "_reader", "_pending", "_captures", "_saves"),
     ("_life", "store"),
     ("_outcome", "sync"),
