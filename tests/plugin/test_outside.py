@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,15 +125,19 @@ def test_load_writes_files_into_a_new_or_empty_directory(ran, client, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_the_directory_of_a_block_is_filled_and_goes_with_it(ran):
+def test_the_directory_holds_what_was_loaded_last_and_goes_with_the_block(ran, tmp_path):
+    with Checkpoint(temp_dir_root=str(tmp_path), init_dir=True) as client:
+        newest = client.list("child", ran.told["pathspec"])[0]
+        client.load(newest)
+        files = Path(client.directory)
+        assert {path.name for path in files.iterdir()} == {"notes.txt", "child.txt"}
+        client.load(client.list("task", ran.told["pathspec"])[-1])
+        assert {path.name for path in files.iterdir()} == {"notes.txt"}
+        assert list(tmp_path.iterdir()) != []
+    assert list(tmp_path.iterdir()) == []
     with Checkpoint() as client:
-        client.load(client.list("task", ran.told["pathspec"])[0])
-        path = client.directory
-        with open(f"{path}/notes.txt") as notes:
-            assert notes.read() == "kept"
-    assert client.directory is None
-    with pytest.raises(FileNotFoundError):
-        open(f"{path}/notes.txt")  # noqa: SIM115
+        client.load(newest)
+        assert Path(client.directory, "child.txt").read_text() == "of the child"
 
 
 def test_an_artifact_tells_its_manifest_anywhere(ran, client):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import weakref
 from collections.abc import Mapping, Sequence
@@ -43,10 +42,11 @@ class Checkpoint:
     of a ``with`` block, when the object is gone or the interpreter ends. It
     works where an event loop is running.
 
-    ``with`` or ``init_dir`` make ``directory``, a temporary directory in
-    ``temp_dir_root``. ``datastore`` and ``datastore_root`` say which datastore
-    to read, as the options of a flow do, instead of the task's own or the one
-    that Metaflow is configured for; nothing is saved then.
+    ``temp_dir_root`` is where ``directory`` is made: by default where temporary
+    files go, when it is first used, or at once with ``init_dir``. ``datastore``
+    and ``datastore_root`` say which datastore to read, as the options of a flow
+    do, instead of the task's own or the one that Metaflow is configured for;
+    nothing is saved then.
     """
 
     def __init__(
@@ -61,13 +61,14 @@ class Checkpoint:
         # Not a method of this object: that would keep it alive.
         weakref.finalize(self, self._state.close_quietly)
         if init_dir:
-            self._state.make_directory()
+            _ = self.directory
 
     @property
-    def directory(self) -> str | None:
-        """The temporary directory of this object; None without ``with`` and ``init_dir``.
+    def directory(self) -> str:
+        """A temporary directory of this object, made when this is first used; it goes when the object is closed.
 
-        Its files are part of what ``save`` saves, and ``load`` fills it. It goes when this object is closed.
+        It begins with the files of the checkpoint that was last loaded, and
+        ``load`` replaces them. Its files are part of what ``save`` saves.
         """
         return self._state.directory
 
@@ -119,8 +120,8 @@ class Checkpoint:
         also set them on this object, all or none. ``path``: a new or empty
         directory, which gets the files of ``current.checkpoint.directory``;
         the attributes are not loaded and the dict is empty. Without ``path``
-        the files, if there are any, replace those of this object's
-        ``directory``, if it has one.
+        and ``fields`` the files are those of ``directory``: at once if it is in
+        use, or else when it first is.
 
         A reference pins what is loaded, and everything is verified before
         anything is built. ``trusted``: what is pickled is unpickled, as
@@ -143,13 +144,10 @@ class Checkpoint:
             write_files(store, manifest, Path(path))
             return {}
         chosen = choose_fields(manifest.checkpoint, fields)
-        with contextlib.ExitStack() as stack:
-            move_in = stack.enter_context(self._state.staged(store, manifest, wanted=fields is None))
+        with self._state.staged(store, manifest, wanted=fields is None) as finish:
             values = restored(store.load(ref, fields=chosen, trusted=trusted), trusted=trusted)
-            if onto is not None:
-                stack.enter_context(attributes_set(onto, values))
-            move_in()
-        self._state.loaded(ref)
+            with attributes_set(onto, {} if onto is None else values):
+                finish()
         return values
 
     def inspect(self, reference: Reference) -> Dict[str, Any]:  # noqa: UP006
@@ -176,7 +174,7 @@ class Checkpoint:
         ``values`` is a mapping of names to values, or an object whose
         attributes are saved; a path object or a text is the ``path`` of a
         directory or a file to save. Without ``path`` the files are those of
-        this object's ``directory``, if it has one. ``name``, ``metadata``,
+        ``directory``, if it is in use. ``name``, ``metadata``,
         ``latest`` and ``wait`` as in ``current.checkpoint.save``.
 
         All processes of a task save one after the other: this one waits until
@@ -225,7 +223,6 @@ class Checkpoint:
         self._state.close()
 
     def __enter__(self) -> Checkpoint:
-        self._state.make_directory()
         return self
 
     def __exit__(

@@ -30,21 +30,19 @@ class ClientState:
 
     def __init__(self, temp_dir_root: str | None, datastore: str | None, datastore_root: str | None) -> None:
         self._where = (datastore, datastore_root)
-        self._directory = CheckpointDirectory(temp_dir_root, fill=lambda path: None, log=_log.info)
+        self._directory = CheckpointDirectory(temp_dir_root, fill=self._fill, log=_log.info)
         self._door: Door | None = None
         self._saver: Saver | None = None
         self._standing: object = None
         self._values: Mapping[str, Any] = {}
         self._parent: ckptstore.CheckpointRef | None = None
+        self._files_of: CheckpointArtifact | None = None
+        """The checkpoint whose files the directory begins with."""
 
     @property
-    def directory(self) -> str | None:
+    def directory(self) -> str:
         """See ``Checkpoint.directory``."""
-        return str(self._directory.path) if self._directory.in_use else None
-
-    def make_directory(self) -> None:
-        """Make the directory, unless there is one."""
-        _ = self._directory.path
+        return str(self._directory.path)
 
     def door(self) -> Door:
         """Return what the process may do now, which changes with a fork, and when a task begins or ends."""
@@ -61,19 +59,26 @@ class ClientState:
     def staged(
         self, store: ckptstore.CheckpointStore, manifest: ckptstore.Manifest, *, wanted: bool
     ) -> Iterator[Callable[[], None]]:
-        """Prepare a checkpoint's files; what is given makes the directory hold them, if there are any."""
-        if not wanted or not self._directory.in_use or INDEX not in manifest.fields:
-            yield lambda: None
-            return
-        ref = manifest.checkpoint.ref
-        with self._directory.staged(
-            lambda into: restore_files(manifest.fields, lambda names: store.load(ref, fields=names), into)
-        ) as move_in:
-            yield move_in
+        """Prepare what follows from loading a checkpoint; what is given makes it so.
 
-    def loaded(self, ref: ckptstore.CheckpointRef) -> None:
-        """Take note of the checkpoint that what is saved later goes on from."""
-        self._parent = ref
+        The directory gets its files, if it has any and they are ``wanted``: now
+        if it is in use, else when it first is. What is saved later goes on from it.
+        """
+        wanted = wanted and INDEX in manifest.fields
+        with contextlib.ExitStack() as stack:
+            move_in: Callable[[], None] = lambda: None  # noqa: E731
+            if wanted and self._directory.in_use:
+                move_in = stack.enter_context(
+                    self._directory.staged(lambda into: _restore(store, manifest, into))
+                )
+
+            def finish() -> None:
+                move_in()
+                self._parent = manifest.checkpoint.ref
+                if wanted:
+                    self._files_of = self.door().library.artifact(manifest.checkpoint, store.url)
+
+            yield finish
 
     def save(
         self,
@@ -140,12 +145,21 @@ class ClientState:
         except Exception as error:  # noqa: BLE001  # nobody is left to raise it to
             _log.error("while closing the checkpoints: %s: %s", type(error).__name__, error)
 
+    def _fill(self, into: Path) -> None:
+        if self._files_of is not None:
+            store, ref = self.door().library.find(self._files_of)
+            _restore(store, store.inspect(ref), into)
+
     def _collect(self, path: Path | None) -> dict[str, Any]:
         files = self._directory.fields() if path is None else self._directory.collect(path)
         values = {**self._values, **files}
         if not values:
             raise CheckpointException(
                 "there is nothing to save: give values, such as save({'model': model}), or a path, or put files "
-                "into the directory of `with Checkpoint() as checkpoint`."
+                "into `directory`."
             )
         return values
+
+
+def _restore(store: ckptstore.CheckpointStore, manifest: ckptstore.Manifest, into: Path) -> None:
+    restore_files(manifest.fields, lambda names: store.load(manifest.checkpoint.ref, fields=names), into)
