@@ -118,8 +118,9 @@ def test_a_captured_save_is_followed_by_its_retention(store: Any) -> None:
     ],
 )
 def test_wrong_arguments_are_refused_at_the_capture(
-    store: Any, arguments: Any, options: Any, kind: type[Exception]
+    open_store: Any, arguments: Any, options: Any, kind: type[Exception]
 ) -> None:
+    store = open_store("memory://")
     with pytest.raises(kind):
         store.capture(*arguments, **options)
 

@@ -107,8 +107,9 @@ def test_a_collection_that_is_not_there_has_nothing_to_delete(store: Any) -> Non
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_deleted(
-    store: Any, arguments: Any, options: Any, kind: type[Exception]
+    open_store: Any, arguments: Any, options: Any, kind: type[Exception]
 ) -> None:
+    store = open_store("memory://")
     fill(store, 2)
     with pytest.raises(kind):
         store.retain(*arguments, **options)
@@ -124,7 +125,10 @@ def test_wrong_arguments_are_refused_before_anything_is_deleted(
         ({"protect": 1}, ConfigError),
     ],
 )
-def test_a_save_with_a_wrong_policy_saves_nothing(store: Any, options: Any, kind: type[Exception]) -> None:
+def test_a_save_with_a_wrong_policy_saves_nothing(
+    open_store: Any, options: Any, kind: type[Exception]
+) -> None:
+    store = open_store("memory://")
     with pytest.raises(kind):
         store.save("c", {"n": 1}, **options)
     assert store.list() == []
