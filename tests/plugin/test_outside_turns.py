@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -137,6 +138,33 @@ def test_after_the_task_was_killed_no_turn_is_given_and_nothing_is_left():
     with pytest.raises(CheckpointException, match="has ended"):
         child.enter(lambda: None)
     assert not os.path.exists(folder)
+
+
+def test_the_next_task_removes_what_a_killed_one_left_and_leaves_what_lives():
+    with subprocess.Popen(
+        [sys.executable, "-c", TASK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as killed:
+        assert killed.stdout is not None
+        folder = killed.stdout.readline().strip()
+        living = Turns.of_task()
+        assert os.path.isdir(folder)
+        killed.kill()
+        killed.wait()
+    other = Turns.of_task()
+    assert not os.path.exists(folder)
+    assert os.path.isdir(living.folder)
+    other.close()
+    living.close()
+
+
+def test_a_folder_that_others_could_write_to_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    shared = tmp_path / f"ckptstore-{os.geteuid()}"
+    shared.mkdir()
+    shared.chmod(0o777)
+    turns = Turns.of_task()
+    assert Path(turns.folder).parent == tmp_path
+    turns.close()
 
 
 def test_a_session_offers_itself_until_it_closes(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 import threading
 import time
@@ -49,14 +50,18 @@ class Turns:
 
     @classmethod
     def of_task(cls) -> Turns:
-        """Make the folder, which lasts until ``close``. Raises OSError."""
-        folder = tempfile.mkdtemp(prefix="ckptstore-task-")
+        """Make the folder, which lasts until ``close``; those of tasks that were killed are removed. Raises OSError."""
+        common = _common_folder()
+        folder = tempfile.mkdtemp(prefix="ckptstore-task-", dir=common)
         alive = os.open(
             os.path.join(folder, _ALIVE), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
         )
         # Of the process, not of the open file: it ends with the task, whatever it has forked.
         fcntl.lockf(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
         Path(folder, _OWNER).write_text(str(os.getpid()))
+        if common is not None:
+            for name in os.listdir(common):
+                _remove_if_over(os.path.join(common, name))
         return cls(folder, alive=alive)
 
     @classmethod
@@ -141,23 +146,8 @@ class Turns:
 
     def _check_task(self) -> None:
         """Raise CheckpointException if the task is over."""
-        if self._alive is not None:
-            return
-        try:
-            if Path(self.folder, _OWNER).read_text() == str(os.getpid()):
-                return  # it would let go of its own lock
-            alive = os.open(os.path.join(self.folder, _ALIVE), os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise self._ended() from error
-        try:
-            fcntl.lockf(alive, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):  # which of the two, the system chooses
-            return
-        finally:
-            os.close(alive)
-        # It was killed. Nobody else removes what it left.
-        shutil.rmtree(self.folder, ignore_errors=True)
-        raise self._ended()
+        if self._alive is None and (_remove_if_over(self.folder) or not os.path.isdir(self.folder)):
+            raise self._ended()
 
     def _ended(self) -> CheckpointException:
         return CheckpointException(
@@ -165,3 +155,31 @@ class Turns:
             "a save from here could come before what the task's next attempt saves. Save in the task itself, "
             "or in a process on its machine that ends before it."
         )
+
+
+def _common_folder() -> str | None:
+    """Return the folder of this user's tasks, so that few names are looked through; None if others can write there."""
+    path = os.path.join(tempfile.gettempdir(), f"ckptstore-{os.geteuid()}")
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    found = os.lstat(path)
+    is_private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    return path if is_private else None
+
+
+def _remove_if_over(folder: str) -> bool:
+    """Remove the folder of a task that was killed, as nobody else does; tell whether it was."""
+    try:
+        if Path(folder, _OWNER).read_text() == str(os.getpid()):
+            return False  # to look closer would let go of our own lock
+        alive = os.open(os.path.join(folder, _ALIVE), os.O_RDWR | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False  # it is being made, or is removed already
+    try:
+        fcntl.lockf(alive, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # which of the two, the system chooses
+        return False
+    finally:
+        os.close(alive)
+    shutil.rmtree(folder, ignore_errors=True)
+    return True
