@@ -106,7 +106,7 @@ class CurrentCheckpoint:
         wait: bool | None = None,
         shared: bool = False,
         every: Every | None = None,
-    ) -> CheckpointArtifact | None:
+    ) -> Any:  # Metaflow's stubs have only this signature: None there would make every plain save doubtful
         """Save the step's attributes and files, and return the checkpoint's artifact.
 
         ``name`` is any text (``mfchckpt`` if not given), ``metadata`` plain

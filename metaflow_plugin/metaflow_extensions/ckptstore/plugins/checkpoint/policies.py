@@ -153,7 +153,8 @@ def best_of(checkpoints: Iterable[ckptstore.Checkpoint], best: Best) -> ckptstor
     scored = [
         (score, checkpoint)
         for checkpoint in checkpoints
-        if _may_be_chosen(checkpoint) and (score := _score(checkpoint.metadata.get(best.metric))) is not None
+        if (_may_be_chosen(checkpoint) or _is_in_loop(checkpoint))
+        and (score := _score(checkpoint.metadata.get(best.metric))) is not None
     ]
     choose = max if best.maximize else min
     return choose(scored, key=lambda pair: pair[0])[1] if scored else None
@@ -169,6 +170,11 @@ def _lookups(identity: TaskIdentity, run: str | None, who: str) -> tuple[Lookup,
 
 def _may_be_chosen(checkpoint: ckptstore.Checkpoint) -> bool:
     return checkpoint.attributes.get("latest") is True
+
+
+def _is_in_loop(checkpoint: ckptstore.Checkpoint) -> bool:
+    """Whether it was saved in the middle of an iteration: no start to go on from, but one to be asked for."""
+    return checkpoint.attributes.get("in_loop") is True
 
 
 def _score(value: object) -> float | None:

@@ -36,6 +36,12 @@ class Captured:
     metadata: Mapping[str, Any]
 
 
+_IN_LOOP = (
+    "it can be loaded, but a retry goes on from what the loop itself saves, between two. "
+    "save(latest=True) lets it begin the iteration again from there"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Flight:
     """A background save that is under way."""
@@ -74,6 +80,7 @@ class Saver:
         self._flights: list[_Flight] = []
         self._deferred: list[BaseException] = []
         self._number = 0
+        self._has_told_of_loops = False
         self.committed_number = 0
         """The number of the newest state that is durable and that a task may start from."""
         self.lock = threading.RLock()
@@ -105,6 +112,9 @@ class Saver:
             # None is for what is in the middle of an iteration of a loop: no task may start from it.
             in_loop = latest is None and not self._is_resting()
             latest = not in_loop if latest is None else latest
+            if in_loop and not self._has_told_of_loops:
+                self._has_told_of_loops = True
+                self._log(f"{name!r} is saved in the middle of an iteration: {_IN_LOOP}")
             # Reading files and artifacts blocks the step as well.
             started_s = time.perf_counter()
             row = self._board.save_started(name, metadata, latest=latest)
