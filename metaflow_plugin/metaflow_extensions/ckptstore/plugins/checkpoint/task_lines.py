@@ -83,6 +83,8 @@ def tasks_of(what: object) -> Iterator[object]:
             [Step(pathspec, _namespace_check=False)] if one_step else Run(pathspec, _namespace_check=False)
         )
     except MetaflowException as error:
-        raise CheckpointArgumentError(f"there is no {pathspec}: {error}") from error
+        raise CheckpointArgumentError(
+            f"there is no {pathspec}: {error}. A task's pathspec is 'Flow/run_id/step/task_id'."
+        ) from error
     for step in steps:
         yield from step
