@@ -4,8 +4,10 @@ Each wraps any other backend and passes every request through, one by one::
 
     backend = FaultyBackend(MemoryBackend(), Fault(nth=3, verb="put", when="after"))
 
-The verbs are ``get``, ``put``, ``head``, ``delete``, ``list`` and ``sync``. None
-of the wrappers offers the shortcuts for worker threads, so nothing goes past them.
+The verbs are ``get``, ``put``, ``head``, ``delete``, ``delete_many``, ``list``,
+``sync`` and ``sweep``. The key of a ``delete_many`` is the first of its keys, that
+of ``list`` and ``sweep`` their prefix, that of ``sync`` is ``""``. None of the
+wrappers offers the shortcuts for worker threads, so nothing goes past them.
 """
 
 from __future__ import annotations
@@ -13,17 +15,17 @@ from __future__ import annotations
 import asyncio
 import builtins
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from ckptstore.backends.base import Backend, Buffer, ObjectInfo
-from ckptstore.errors import UnavailableError
+from ckptstore.errors import BackendError, UnavailableError
 
 __all__ = ["Fault", "FaultyBackend", "Gate", "RecordingBackend", "Request", "SlowBackend", "Verb"]
 
-Verb = Literal["get", "put", "head", "delete", "list", "sync"]
+Verb = Literal["get", "put", "head", "delete", "delete_many", "list", "sync", "sweep"]
 T = TypeVar("T")
 
 
@@ -35,8 +37,7 @@ def _unavailable() -> BaseException:
 class Fault:
     """What goes wrong, and when: at the ``nth`` request (from 1) of those that match.
 
-    A request matches by ``verb`` (None: any) and by the start of its key (of
-    its prefix for ``list``; ``sync`` has the key ``""``).
+    A request matches by ``verb`` (None: any) and by the start of its key.
 
     * ``before``: ``error`` is raised and the request was not carried out;
     * ``after``: it was carried out, its answer is lost and ``error`` raised;
@@ -106,6 +107,10 @@ class FaultyBackend(Backend):
         await self.inner.delete(key)
         _after(fault, None)
 
+    async def delete_many(self, keys: Sequence[str]) -> dict[str, BackendError]:
+        fault = self._before("delete_many", _first(keys))
+        return _after(fault, await self.inner.delete_many(keys))
+
     async def list(self, prefix: str, *, after: str = "") -> AsyncGenerator[ObjectInfo, None]:
         """List as the inner backend does; a fault ``after`` strikes when all was listed."""
         fault = self._before("list", prefix)
@@ -118,6 +123,10 @@ class FaultyBackend(Backend):
         fault = self._before("sync", "")
         await self.inner.sync()
         _after(fault, None)
+
+    async def sweep(self, prefix: str, before_s: float, *, dry_run: bool = False) -> tuple[int, int]:
+        fault = self._before("sweep", prefix)
+        return _after(fault, await self.inner.sweep(prefix, before_s, dry_run=dry_run))
 
     async def aclose(self) -> None:
         await self.inner.aclose()
@@ -143,6 +152,10 @@ def _after(fault: Fault | None, answer: T) -> T:
     if fault is not None and fault.when == "after":
         raise fault.error()
     return answer
+
+
+def _first(keys: Sequence[str]) -> str:
+    return keys[0] if keys else ""
 
 
 class Gate:
@@ -246,6 +259,9 @@ class SlowBackend(Backend):
     async def delete(self, key: str) -> None:
         await self._late("delete", key, lambda: self.inner.delete(key))
 
+    async def delete_many(self, keys: Sequence[str]) -> dict[str, BackendError]:
+        return await self._late("delete_many", _first(keys), lambda: self.inner.delete_many(keys))
+
     async def list(self, prefix: str, *, after: str = "") -> AsyncGenerator[ObjectInfo, None]:
         await self._wait("list", prefix)
         async with aclosing(self.inner.list(prefix, after=after)) as listing:
@@ -254,6 +270,9 @@ class SlowBackend(Backend):
 
     async def sync(self) -> None:
         await self._late("sync", "", self.inner.sync)
+
+    async def sweep(self, prefix: str, before_s: float, *, dry_run: bool = False) -> tuple[int, int]:
+        return await self._late("sweep", prefix, lambda: self.inner.sweep(prefix, before_s, dry_run=dry_run))
 
     async def aclose(self) -> None:
         await self.inner.aclose()
@@ -272,7 +291,10 @@ class SlowBackend(Backend):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request. ``nbytes`` is what was put or got; ``start`` and ``length`` the range of a ``get``."""
+    """One request. ``nbytes`` is what was put or got; ``start`` and ``length`` the range of a ``get``.
+
+    ``keys`` are all those of a ``delete_many``.
+    """
 
     verb: Verb
     key: str
@@ -280,6 +302,7 @@ class Request:
     start: int = 0
     length: int | None = None
     staged: bool = False
+    keys: tuple[str, ...] = ()
     failed: bool = False
     """It raised, whatever: also that there is no such object."""
 
@@ -320,6 +343,10 @@ class RecordingBackend(Backend):
         with self._noted(Request("delete", key)):
             await self.inner.delete(key)
 
+    async def delete_many(self, keys: Sequence[str]) -> dict[str, BackendError]:
+        with self._noted(Request("delete_many", _first(keys), keys=tuple(keys))):
+            return await self.inner.delete_many(keys)
+
     @contextmanager
     def _noted(self, request: Request) -> Iterator[Callable[[int], None]]:
         """Note the request at its end, whatever that is; the yielded function tells the bytes it gave."""
@@ -346,6 +373,10 @@ class RecordingBackend(Backend):
     async def sync(self) -> None:
         with self._noted(Request("sync", "")):
             await self.inner.sync()
+
+    async def sweep(self, prefix: str, before_s: float, *, dry_run: bool = False) -> tuple[int, int]:
+        with self._noted(Request("sweep", prefix)):
+            return await self.inner.sweep(prefix, before_s, dry_run=dry_run)
 
     async def aclose(self) -> None:
         await self.inner.aclose()

@@ -143,8 +143,14 @@ class Cancelling(Faulty):
     async def delete(self, key: str) -> None:
         await self._around("delete", key, lambda: self.inner.delete(key))
 
+    async def delete_many(self, keys: Any) -> Any:
+        return await self._around("delete_many", "", lambda: self.inner.delete_many(keys))
+
     async def sync(self) -> None:
         await self._around("sync", "", self.inner.sync)
+
+    async def sweep(self, prefix: str, before_s: float, **options: Any) -> Any:
+        return await self._around("sweep", prefix, lambda: self.inner.sweep(prefix, before_s, **options))
 
     async def list(self, prefix: str, *, after: str = "") -> Any:
         struck = self._is_struck("list", prefix)

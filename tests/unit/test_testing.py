@@ -22,6 +22,9 @@ async def everything(backend):
     await backend.head("a/1")
     await keys(backend)
     await backend.delete("a/1")
+    await backend.put("a/3", b"three")
+    assert await backend.delete_many(["a/3", "a/none"]) == {}
+    assert await backend.sweep("a/", 0.0, dry_run=True) == (0, 0)
 
 
 @pytest.mark.parametrize("wrap", [FaultyBackend, SlowBackend, RecordingBackend])
@@ -56,7 +59,7 @@ def test_every_single_request_can_be_made_to_fail(run, when):
                 assert backend.fired == 0
                 return nth - 1
 
-    assert run(main()) == 7
+    assert run(main()) == 10
 
 
 def test_before_is_not_applied_and_after_is(run):
@@ -164,6 +167,9 @@ def test_a_recording_lists_every_request_and_which_failed(run):
             Request("head", "a/1"),
             Request("list", ""),
             Request("delete", "a/1"),
+            Request("put", "a/3", 5),
+            Request("delete_many", "a/3", keys=("a/3", "a/none")),
+            Request("sweep", "a/"),
             Request("get", "a/1", 0, failed=True),
             Request("get", "a/2", 2, 1, 9),
         ]
