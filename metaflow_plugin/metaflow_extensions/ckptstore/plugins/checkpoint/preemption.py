@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import socket
 import threading
@@ -17,6 +16,7 @@ from .sigterm import SigtermHook
 __all__ = ["Preemption"]
 
 POLL_S = 1.0
+"""How often is looked for a notice. Metaflow itself asks the machine every five seconds."""
 _LOOK = 0
 """What is sent to wake the watcher; no signal has this number."""
 
@@ -38,7 +38,6 @@ class Preemption:
         *,
         saves_mark: bool,
         log: Callable[[str], None],
-        poll_s: float = POLL_S,
     ) -> None:
         self.is_noticed = False
         """Whether the end was announced."""
@@ -46,7 +45,6 @@ class Preemption:
         self._marks = marks
         self._saves_mark = saves_mark
         self._log = log
-        self._poll_s = poll_s
         self._notice: str | None = None
         self._hook: SigtermHook | None = None
         self._thread: threading.Thread | None = None
@@ -59,7 +57,6 @@ class Preemption:
         if notice is None and not sigterm:
             return
         self._sockets = self._ears, self._mouth = socket.socketpair()
-        self._ears.setblocking(False)
         self._mouth.setblocking(False)
         self._notice = notice
         if sigterm:
@@ -103,25 +100,27 @@ class Preemption:
             self._mouth.send(bytes([_LOOK]))
 
     def _watch(self) -> None:
+        hook = self._hook
         while not self._is_stopping:
             is_polling = self._notice is not None and not self.is_noticed
-            select.select([self._ears], [], [], self._poll_s if is_polling else None)
-            received = self._receive()
-            is_terminated = self._hook is not None and (signal.SIGTERM in received or self._hook.is_heard)
-            if is_terminated:
-                self._respond("SIGTERM")
+            self._ears.settimeout(POLL_S if is_polling else None)
+            signals = self._receive()
+            if hook is not None and (signal.SIGTERM in signals or hook.is_heard):
+                try:
+                    self._respond("SIGTERM")
+                finally:
+                    hook.let_go()
+                hook = None
             elif is_polling and self._notice is not None and os.path.exists(self._notice):
                 self._respond("a notice that the machine goes away")
             elif self.is_noticed:
                 self._save_mark()
-            if is_terminated and self._hook is not None:
-                self._hook.let_go()
 
     def _receive(self) -> bytes:
+        """Wait for signals to be heard, for a word or for the next look, and return the signals' numbers."""
         received = b""
-        with contextlib.suppress(BlockingIOError):
-            while chunk := self._ears.recv(4096):
-                received += chunk
+        with contextlib.suppress(TimeoutError):
+            received = self._ears.recv(4096)
         signals = received.replace(bytes([_LOOK]), b"")
         if self._hook is not None and signals:
             self._hook.pass_on(signals)
@@ -130,10 +129,10 @@ class Preemption:
     def _respond(self, what: str) -> None:
         self.is_noticed = True
         self._log(f"{what}: what is being saved is finished")
-        # An error is for the step to see; it would also see that of a save that it never waited for.
+        # An error is for the step to see, at its next save or at its end.
         self._saver.defer(self._saver.finish())
         if self._saves_mark and self._marks.is_empty:
-            self._log("no mark to save: current.checkpoint.mark() was not called since the last save")
+            self._log("there is no mark to save: current.checkpoint.mark() was not called")
         self._save_mark()
 
     def _save_mark(self) -> None:

@@ -59,8 +59,13 @@ class SigtermHook:
         os.kill(self._pid, signal.SIGTERM)
 
     def remove(self) -> None:
-        """Stop listening. A signal that was heard takes its course now. In the main thread; idempotent."""
+        """Stop listening. A signal that was heard takes its course now. Idempotent.
+
+        Only the main thread can do that; elsewhere the hook stays, and lets signals go on.
+        """
         self._may_go = True
+        if threading.current_thread() is not threading.main_thread():
+            return
         if self.is_heard:
             self._take_course(None)
         else:
@@ -88,10 +93,11 @@ class SigtermHook:
         # What others have put in our place since stays.
         if signal.getsignal(signal.SIGTERM) == self._handle:
             signal.signal(signal.SIGTERM, self._before)
-        if self._mouth.fileno() != -1:
-            there = signal.set_wakeup_fd(self._descriptor_before)
-            if there != self._mouth.fileno():
-                signal.set_wakeup_fd(there)
+        there = signal.set_wakeup_fd(-1)
+        back = self._descriptor_before if there == self._mouth.fileno() else there
+        if back != -1:
+            with contextlib.suppress(ValueError, OSError):  # it was closed since
+                signal.set_wakeup_fd(back)
 
     def _after_fork(self) -> None:
         # The descriptor is shared: the child's signals would be heard by the parent.
