@@ -1,21 +1,56 @@
-"""A card that is written while the step runs, beside one of the user's own."""
+"""A task that dies twice, beside a card of the user's own; two ranks; steps with a card and without."""
 
-from metaflow import FlowSpec, card, current, step
+import threading
+
+from metaflow import FlowSpec, card, checkpoint, current, parallel, retry, step
 from metaflow.cards import Markdown
-from metaflow_extensions.ckptstore.plugins.checkpoint.card import Board, CardWriter
+
+from ckptstore.errors import UnserializableError
 
 
 class CardFlow(FlowSpec):
+    @retry(times=2, minutes_between_retries=0)
     @card(type="blank", id="mine")
+    @checkpoint
     @step
     def start(self):
         current.card["mine"].append(Markdown("the user's own"))
-        writer = CardWriter(self._datastore._storage_impl, current.pathspec, log=print)
-        board = Board(current.pathspec, current.retry_count, writer=writer)
-        board.save_failed(board.save_started("epoch", {"val_loss": 0.5}), OSError("no space"))
-        board.finish()
+        save = current.checkpoint.save
+        self.epoch = 0
+        if current.checkpoint.is_loaded:
+            current.checkpoint.load()
+        for wait in (True, False):
+            self.epoch += 1
+            save("epoch", metadata={"epoch": self.epoch, "loss": 1 / self.epoch}, wait=wait)
+        if current.retry_count < 2:
+            raise RuntimeError("dies")
+        side = save("side", latest=False)
+        current.checkpoint.delete(side)
+        self.lock = threading.Lock()
+        try:
+            save("broken")
+        except UnserializableError:
+            del self.lock
+        # What was before this attempt is looked up beside the step.
+        for thread in threading.enumerate():
+            if thread.name == "ckptstore-history":
+                thread.join()
+        self.next(self.rank, num_parallel=2)
+
+    @parallel
+    @checkpoint(include=["n"])
+    @step
+    def rank(self):
+        self.n = current.parallel.node_index
+        current.checkpoint.save(f"rank {self.n}")
+        self.next(self.join)
+
+    @checkpoint(show_card=False)
+    @step
+    def join(self, inputs):
         self.next(self.end)
 
+    @checkpoint
     @step
     def end(self):
         pass

@@ -189,9 +189,10 @@ def _row(save: SavedFact, several_attempts: bool) -> str:
         told = f'<div class="error">{clipped(save.error, MAX_ERROR_CHARS)}</div>' + (
             told if save.metadata else ""
         )
+    name = f"<s>{clipped(save.name)}</s>" if save.state == "deleted" else clipped(save.name)
     version = f' title="version {escape(save.version_id)}"' if save.version_id else ""
     return (
-        f'<tr class="{save.state}"><td class="name"{version}>{clipped(save.name)}{tags}</td>'
+        f'<tr class="{save.state}"><td class="name"{version}>{name}{tags}</td>'
         f'<td class="when">{instant(save.created_on)}</td>'
         f'<td class="number">{size(save.size) if known else NONE}</td>'
         f'<td class="number">{size(save.new_bytes) if known else NONE}</td>'

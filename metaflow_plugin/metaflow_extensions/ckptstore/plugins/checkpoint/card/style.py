@@ -116,8 +116,8 @@ html[data-ckptstore-card] > body { margin: 0; }
 }
 .ckpt .tag.failed, .ckpt .error { color: var(--red); }
 .ckpt .tag.saving { color: var(--amber); }
-.ckpt tr.deleted td.name { text-decoration: line-through; text-decoration-thickness: 1px; }
-.ckpt .pair { display: inline-block; margin-right: 14px; font-variant-numeric: tabular-nums; }
+.ckpt s { text-decoration-thickness: 1px; }
+.ckpt .pair { display: inline-block; margin-right: 10px; font-variant-numeric: tabular-nums; }
 .ckpt .pair b { font-weight: 400; color: var(--soft); }
 .ckpt .advice { font-size: 17px; margin: 0 0 4px; }
 .ckpt .advice b { font-weight: 650; }

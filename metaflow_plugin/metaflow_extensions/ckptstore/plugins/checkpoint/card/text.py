@@ -91,7 +91,7 @@ def metadata_cell(metadata: Mapping[str, Any]) -> str:
     left = len(metadata) - len(pairs)
     if left:
         pairs.append(f'<span class="pair muted">and {left:,} more</span>')
-    return "".join(pairs) or NONE
+    return " ".join(pairs) or NONE
 
 
 def _value(value: object) -> str:
