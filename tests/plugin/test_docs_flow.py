@@ -40,24 +40,44 @@ if __name__ == "__main__":
 """
 
 
-def flow_of(page: str) -> str:
-    (source,) = [block for block in BLOCK.findall((ROOT / page).read_text()) if "@step" in block]
-    if "FlowSpec" in source:
-        return str(source)
-    return AROUND.format(step="".join(f"    {line}" for line in source.splitlines(keepends=True)))
+def blocks_of(page: str) -> list[str]:
+    return [str(block) for block in BLOCK.findall((ROOT / page).read_text())]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/metaflow.md"])
-def test_the_flow_that_is_shown_runs(page: str, tmp_path: Path) -> None:
-    path = tmp_path / "flow.py"
-    path.write_text(flow_of(page))
+def runs_well(source: str, folder: Path, name: str, *arguments: str) -> str:
+    path = folder / f"{name}.py"
+    path.write_text(source)
     done = subprocess.run(
-        [sys.executable, str(path), "--no-pylint", "--datastore=local", "--metadata=local", "run"],
-        cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin", "USER": "tester", "HOME": str(tmp_path)},
+        [sys.executable, str(path), *arguments],
+        cwd=folder,
+        env={
+            "PATH": "/usr/bin:/bin",
+            "USER": "tester",
+            "HOME": str(folder),
+            "METAFLOW_DEFAULT_DATASTORE": "local",
+            "METAFLOW_DEFAULT_METADATA": "local",
+        },
         capture_output=True,
         text=True,
         timeout=100,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "saved " in done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_step_that_the_readme_shows_runs(tmp_path: Path) -> None:
+    (step,) = [block for block in blocks_of("README.md") if "@step" in block]
+    flow = AROUND.format(step="".join(f"    {line}" for line in step.splitlines(keepends=True)))
+    assert "saved " in runs_well(flow, tmp_path, "readme", "--no-pylint", "run")
+
+
+def test_every_example_of_the_guide_runs(tmp_path: Path) -> None:
+    blocks = blocks_of("docs/metaflow.md")
+    flows = [block for block in blocks if "FlowSpec" in block]
+    scripts = [block for block in blocks if block not in flows]
+    for number, flow in enumerate(flows):
+        assert "saved " in runs_well(flow, tmp_path, f"flow{number}", "--no-pylint", "run")
+    for number, script in enumerate(scripts):
+        assert "->" in runs_well(script, tmp_path, f"script{number}")
+    assert len(flows) >= 4
+    assert scripts

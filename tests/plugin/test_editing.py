@@ -79,3 +79,14 @@ def test_diff_tells_what_changed_of_which_attribute(checkpoint: CurrentCheckpoin
     newer = checkpoint.save()
     states = {name: field.state for name, field in checkpoint.diff(older.key, newer.to_dict()).fields.items()}
     assert states == {"epoch": "same", "weights": "changed", "extra": "added"}
+
+
+def test_the_formats_of_metaflow_checkpoint_are_accepted_and_told_of(tmp_path: Path, flow: Any) -> None:
+    lines: list[str] = []
+    session = begin_attempt(0, tmp_path, flow, log=lines.append)
+    saved = CurrentCheckpoint(session).save("best", {}, True, "tar")
+    assert saved.storage_format == "ckptstore-v1"
+    assert any("storage_format='tar'" in line and "one format, ckptstore-v1" in line for line in lines)
+    with pytest.raises(CheckpointArgumentError, match="storage_format must be left out"):
+        CurrentCheckpoint(session).save(storage_format="zip")
+    session.close()

@@ -12,7 +12,7 @@ from .errors import CheckpointArgumentError, CheckpointException
 from .foreign import refuse_foreign
 from .scope import is_shared
 
-__all__ = ["CheckpointArtifact", "format_key", "parse_key"]
+__all__ = ["STORAGE_FORMAT", "CheckpointArtifact", "format_key", "parse_key"]
 
 STORAGE_FORMAT = "ckptstore-v1"
 

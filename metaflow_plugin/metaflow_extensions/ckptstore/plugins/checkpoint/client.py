@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
 from collections.abc import Mapping, Sequence
@@ -22,12 +23,14 @@ from .errors import CheckpointArgumentError
 from .files_outside import write_files
 from .library import Reference, choose_fields
 from .onto import attributes_set
-from .save_arguments import StrPath
+from .save_arguments import StrPath, check_storage_format
 from .saving import check_save
 
 __all__ = ["Checkpoint"]
 
 DEFAULT_NAME = "mfchckpt"
+
+_log = logging.getLogger("ckptstore")
 
 # Metaflow's generator of stubs follows names from `metaflow`, and none leads to what `current` gives.
 _addl_stubgen_modules = ["metaflow_extensions.ckptstore.plugins.checkpoint.current_checkpoint"]
@@ -165,6 +168,7 @@ class Checkpoint:
         metadata: Mapping[str, Any] | None = None,
         latest: bool = True,
         name: str = DEFAULT_NAME,
+        storage_format: str | None = None,
         *,
         path: StrPath | None = None,
         wait: bool | None = None,
@@ -175,7 +179,7 @@ class Checkpoint:
         attributes are saved; a path object or a text is the ``path`` of a
         directory or a file to save. Without ``path`` the files are those of
         ``directory``, if it is in use. ``name``, ``metadata``,
-        ``latest`` and ``wait`` as in ``current.checkpoint.save``.
+        ``latest``, ``storage_format`` and ``wait`` as in ``current.checkpoint.save``.
 
         All processes of a task save one after the other: this one waits until
         what another has in flight is saved, and what is saved later is listed
@@ -184,6 +188,7 @@ class Checkpoint:
         has ended; else as ``current.checkpoint.save``.
         """
         check_save(name, metadata, latest, wait)
+        check_storage_format(storage_format, _log.info)
         if isinstance(values, (str, os.PathLike)):
             if path is not None:
                 raise CheckpointArgumentError(f"save was given two paths, {values!r} and path={path!r}.")

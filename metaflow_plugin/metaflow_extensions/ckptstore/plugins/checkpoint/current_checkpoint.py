@@ -14,7 +14,7 @@ from .cadence import Every
 from .errors import CheckpointException
 from .library import Reference
 from .loop import Loop, LoopMetadata
-from .save_arguments import StrPath, name_and_path
+from .save_arguments import StrPath, check_storage_format, name_and_path
 from .saving import check_save
 from .session import Session
 
@@ -73,6 +73,7 @@ class CurrentCheckpoint:
         /,
         metadata: Mapping[str, Any] | None = None,
         latest: bool | None = None,
+        storage_format: str | None = None,
         *,
         name: str | None = None,
         path: StrPath | None = None,
@@ -87,6 +88,7 @@ class CurrentCheckpoint:
         /,
         metadata: Mapping[str, Any] | None = None,
         latest: bool | None = None,
+        storage_format: str | None = None,
         *,
         name: str | None = None,
         path: StrPath | None = None,
@@ -100,6 +102,7 @@ class CurrentCheckpoint:
         /,
         metadata: Mapping[str, Any] | None = None,
         latest: bool | None = None,
+        storage_format: str | None = None,
         *,
         name: str | None = None,
         path: StrPath | None = None,
@@ -139,6 +142,10 @@ class CurrentCheckpoint:
         one saves then. Calls are told apart by name and ``every``. After a notice
         that the machine goes away the next one saves.
 
+        ``storage_format`` is there for calls that were written for
+        metaflow-checkpoint: its formats are accepted, and the log says that
+        there is one format here.
+
         Raises CheckpointArgumentError for a wrong argument, CheckpointException
         if nothing or not all of ``include`` is set, or for a file that cannot
         be saved or does not stop changing, UnserializableError
@@ -158,6 +165,7 @@ class CurrentCheckpoint:
             name_or_path, name=name, path=path, default=DEFAULT_NAME, log=session.files.tell_once
         )
         check_save(name, metadata, latest, wait)
+        check_storage_format(storage_format, session.files.tell_once)
         wait = not session.options.background if wait is None else wait
         if not is_due or (occasion is not None and not wait and session.saver.is_saving):
             return None

@@ -6,9 +6,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from .artifact import STORAGE_FORMAT
 from .errors import CheckpointArgumentError
 
-__all__ = ["StrPath", "name_and_path"]
+__all__ = ["StrPath", "check_storage_format", "name_and_path"]
 
 StrPath = str | os.PathLike[str]
 
@@ -52,6 +53,19 @@ def name_and_path(
             "when name= is given too, when it is a path object, or when it starts with '/', './' or '../'.)"
         )
     return name, Path(path)
+
+
+def check_storage_format(value: object, log: Callable[[str], None]) -> None:
+    """Accept the formats of metaflow-checkpoint, so that its calls need no change: ``log`` tells what they get.
+
+    Raises CheckpointArgumentError for any other.
+    """
+    if value in ("files", "tar"):
+        log(f"storage_format={value!r} is metaflow-checkpoint's: here there is one format, {STORAGE_FORMAT}")
+    elif value not in (None, STORAGE_FORMAT):
+        raise CheckpointArgumentError(
+            f"storage_format must be left out, or be {STORAGE_FORMAT!r}, the one there is, not {value!r}."
+        )
 
 
 def _is_path(first: StrPath) -> bool:
