@@ -12,7 +12,7 @@ from ckptstore._upload import Engine
 from ckptstore.checkpoint import Manifest
 from ckptstore.errors import CheckpointNotFoundError, ManifestCorruptError, UntrustedPickleError
 from ckptstore.manifest import ManifestSource
-from ckptstore.serializers import Registry, RestorePlan
+from ckptstore.serializers import Allowlist, Registry, RestorePlan
 
 __all__ = ["load"]
 
@@ -25,18 +25,20 @@ async def load(
     trusted: bool,
     device: str | None,
     registry: Registry,
+    allowed: Allowlist | None = None,
 ) -> dict[str, Any]:
     """Return the values of a checkpoint, or of some fields: all of them whole, or an error.
 
-    A field brings along what it shares with others, and only that. See
-    ``AsyncCheckpointStore.load`` for the errors.
+    A field brings along what it shares with others, and only that. Unless the
+    writer is ``trusted``, what is pickled is made by the rules of ``allowed``.
+    See ``AsyncCheckpointStore.load`` for the errors.
     """
     limits = engine.config.limits
     manifest, table = await read_manifest(engine, source)
     names = list(manifest.fields) if fields is None else _chosen(manifest, fields)
     positions = {name: i for i, name in enumerate(manifest.fields)}
     download = Download(engine, manifest, table)
-    plan = RestorePlan(names, limits=limits, registry=registry)
+    plan = RestorePlan(names, limits=limits, registry=registry, trusted=trusted, allowed=allowed)
     while wanted := plan.wanted:
         if unknown := wanted - positions.keys():
             raise ManifestCorruptError(
@@ -46,11 +48,19 @@ async def load(
         for key, graph in graphs.items():
             sizes = [buffer.nbytes for buffer in table.buffers[positions[key.field]][1:]]
             await in_worker(engine.workers, plan.add_graph, key.field, bytes(graph), sizes)
-    if plan.pickled and not trusted:
-        raise _untrusted(manifest, sorted(plan.pickled), source)
-    loaded = await download.run(Wanted(field, block + 1) for field, block in plan.blocks)
-    blocks = {(key.field, key.buffer - 1): view for key, view in loaded.items()}
-    return await in_worker(engine.workers, lambda: plan.build(blocks, device=device))
+
+    async def blocks_of(wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], memoryview]:
+        loaded = await download.run(Wanted(field, block + 1) for field, block in wanted)
+        return {(key.field, key.buffer - 1): view for key, view in loaded.items()}
+
+    try:
+        # What cannot be loaded without trust is told before the data is fetched.
+        blocks = await blocks_of(plan.streams)
+        await in_worker(engine.workers, plan.check_pickles, blocks)
+        blocks |= await blocks_of(block for block in plan.blocks if block not in blocks)
+        return await in_worker(engine.workers, lambda: plan.build(blocks, device=device))
+    except UntrustedPickleError as exc:
+        raise UntrustedPickleError(f"checkpoint {source.key}: {exc}") from exc
 
 
 def _chosen(manifest: Manifest, fields: Iterable[str]) -> list[str]:
@@ -62,13 +72,3 @@ def _chosen(manifest: Manifest, fields: Iterable[str]) -> list[str]:
             f"it has {', '.join(map(repr, manifest.fields)) or 'none'}"
         )
     return names
-
-
-def _untrusted(manifest: Manifest, names: Sequence[str], source: ManifestSource) -> UntrustedPickleError:
-    imported = sorted({item for name in names for item in manifest.fields[name].globals})
-    shown = ", ".join(imported[:8]) + (", …" if len(imported) > 8 else "")
-    return UntrustedPickleError(
-        f"{', '.join(map(repr, names))} of {source.key} hold pickled objects"
-        f"{f' ({shown})' if shown else ''}, and loading a pickle runs code: pass trusted=True if you trust "
-        "who wrote this store, or load other fields"
-    )

@@ -45,6 +45,10 @@ class Limits:
     max_metadata_bytes: int = MIB
     max_dims: int = 64
     max_chunks: int = 4_000_000
+    max_pickle_bytes: int = 256 * MIB
+    """Length of one pickle that is loaded without trust."""
+    max_pickle_memory_bytes: int = 192 * MIB
+    """What the objects of one pickle that is loaded without trust may take beyond its length, by an estimate."""
     max_total_bytes: int = 1 << 44
     """Raw bytes of one checkpoint."""
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from ckptstore.serializers._allowlist import Allowlist, names_to_trust
 from ckptstore.serializers._leaves import Leaf
 from ckptstore.serializers._views import View, views_of
 from ckptstore.serializers.dump import DumpedField, dump
@@ -12,4 +13,16 @@ from ckptstore.serializers.memory import Block
 from ckptstore.serializers.registry import CustomType, Registry
 from ckptstore.serializers.restore import RestorePlan
 
-__all__ = ["Block", "CustomType", "DumpedField", "Leaf", "Registry", "RestorePlan", "View", "dump", "views_of"]
+__all__ = [
+    "Allowlist",
+    "Block",
+    "CustomType",
+    "DumpedField",
+    "Leaf",
+    "Registry",
+    "RestorePlan",
+    "View",
+    "dump",
+    "names_to_trust",
+    "views_of",
+]

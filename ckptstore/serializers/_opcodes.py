@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pickle
+from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-__all__ = ["Damage", "Scan", "operations", "scan"]
+__all__ = ["MAX_NAMES", "NAMING", "DamageError", "imported_names", "operations"]
+
+MAX_NAMES = 10_000
+"""Different names that one stream may import."""
 
 
-class Damage(Exception):
+class DamageError(Exception):
     """A stream is not one that a pickler of protocol 5 writes; the text says why."""
 
 
@@ -43,29 +46,29 @@ _LINES: dict[int, int] = {
     **dict.fromkeys(_codes("GLOBAL INST"), 2),
 }
 
-_OF_OTHER_PROTOCOLS = frozenset(
-    _codes(
-        "DUP DICT LIST OBJ BINPUT LONG_BINPUT EXT1 EXT2 EXT4 BINSTRING SHORT_BINSTRING "
-        "INT LONG STRING UNICODE FLOAT PERSID GET PUT GLOBAL INST"
-    )
-)
-_NAMING = frozenset(_codes("EXT1 EXT2 EXT4 OBJ PERSID GLOBAL INST"))
-"""Of these, the ones that name or call something."""
+NAMING = frozenset(_codes("EXT1 EXT2 EXT4 OBJ PERSID GLOBAL INST"))
+"""Opcodes of other protocols that name or call something."""
 
-(_PROTO,) = _codes("PROTO")
-(_STOP,) = _codes("STOP")
-(_STACK_GLOBAL,) = _codes("STACK_GLOBAL")
-(_MEMOIZE,) = _codes("MEMOIZE")
+(_STOP, _STACK_GLOBAL, _MEMOIZE, _BINGET, _LONG_BINGET, _SHORT_STRING, _FRAME) = _codes(
+    "STOP STACK_GLOBAL MEMOIZE BINGET LONG_BINGET SHORT_BINUNICODE FRAME"
+)
+_STRINGS = frozenset(_codes("BINUNICODE BINUNICODE8 UNICODE"))
 _GLOBALS = frozenset(_codes("GLOBAL INST"))
-_STRINGS = frozenset(_codes("SHORT_BINUNICODE BINUNICODE BINUNICODE8"))
-_GETS = frozenset(_codes("BINGET LONG_BINGET"))
-_NEITHER = frozenset(_codes("MEMOIZE FRAME"))
+
+_SKIP = [0] * 256
+"""Bytes of each opcode that has no part in naming, with its argument; 0 for the others."""
+for _op, _width in _FIXED.items():
+    _SKIP[_op] = 1 + _width
+for _op in _codes("STOP STACK_GLOBAL MEMOIZE BINGET LONG_BINGET FRAME"):
+    _SKIP[_op] = 0
+
+_LENGTH_BITS = 16
 
 
 def operations(stream: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield opcode, first and end of its argument, up to and with STOP. Nothing is copied.
 
-    Raises Damage for an unknown opcode, an argument longer than the stream, or
+    Raises DamageError for an unknown opcode, an argument longer than the stream, or
     bytes after STOP.
     """
     at, size = 0, len(stream)
@@ -79,85 +82,95 @@ def operations(stream: bytes) -> Iterator[tuple[int, int, int]]:
         elif op in _COUNTED:
             start = at + _COUNTED[op]
             if start > size:
-                raise Damage("it is cut off")
+                raise DamageError("it is cut off")
             end = start + int.from_bytes(stream[at:start], "little")
             at = start
         elif op in _LINES:
-            end = at - 1
-            for _ in range(_LINES[op]):
-                end = stream.find(b"\n", end + 1)
-                if end < 0:
-                    raise Damage("it is cut off")
-            yield op, at, end
-            at = end + 1
-            continue
+            # Of another protocol: no one goes on behind it.
+            end = at
         else:
-            raise Damage(f"unknown opcode 0x{op:02x} at byte {at - 1}")
+            raise DamageError(f"unknown opcode 0x{op:02x} at byte {at - 1}")
         if end > size:
-            raise Damage(f"an argument of {end - at} bytes at byte {at}, and {size - at} bytes are left")
+            raise DamageError(f"an argument of {end - at} bytes at byte {at}, and {size - at} bytes are left")
         yield op, at, end
         at = end
         if op == _STOP:
             if at != size:
-                raise Damage(f"{size - at} bytes follow its end")
+                raise DamageError(f"{size - at} bytes follow its end")
             return
-    raise Damage("it has no end")
+    raise DamageError("it has no end")
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """What a stream says of itself.
+def imported_names(stream: bytes) -> list[tuple[str, str]]:
+    """Return the (module, qualified name) pairs that a pickle imports, each once, without running it.
 
-    ``names`` are the (module, qualified name) pairs it imports, in order, each
-    once. ``damage`` says why it is not a sound stream of protocol 5, and
-    ``evasive`` that it names something in a way that only running it would
-    tell. Then ``names`` are those found up to there.
+    It is exact for what a pickler writes. In a stream that breaks off, or names
+    something in a way that only running it would tell, it is what comes before that.
     """
-
-    names: tuple[tuple[str, str], ...]
-    damage: str = ""
-    evasive: bool = False
-
-
-def scan(stream: bytes) -> Scan:
-    """Find the names that a pickle imports, without running it; one pass, whatever the stream holds."""
-    names: dict[tuple[str, str], None] = {}
-    memo: dict[int, str | None] = {}
-    last: tuple[str | None, str | None] = (None, None)
-    damage, evasive = "", False
-    first = True
+    # Every save goes through this loop: it knows where texts lie, and decodes only those that are names.
+    found: dict[tuple[int, int], None] = {}
+    other: list[tuple[str, str]] = []
+    memo = array("Q")
+    memoize, skip = memo.append, _SKIP
+    at, size, older, newer = 0, len(stream), 0, 0
     try:
-        for op, start, end in operations(stream):
-            if first and not damage and (op != _PROTO or stream[start] != 5):
-                damage = "it is not of protocol 5"
-            first = False
-            if op in _STRINGS:
-                last = (last[1], _text(stream, start, end))
+        while at < size:
+            op = stream[at]
+            step = skip[op]
+            if step:
+                at += step
+                newer = 0
             elif op == _MEMOIZE:
-                # None: whatever else it was.
-                memo[len(memo)] = last[1]
-            elif op in _GETS:
-                last = (last[1], memo.get(int.from_bytes(stream[start:end], "little")))
+                memoize(newer)
+                at += 1
+            elif op == _SHORT_STRING:
+                older = newer
+                newer = (at + 2) << _LENGTH_BITS | stream[at + 1]
+                at += 2 + stream[at + 1]
+            elif op == _BINGET:
+                older = newer
+                newer = memo[stream[at + 1]]
+                at += 2
+            elif op == _LONG_BINGET:
+                older = newer
+                newer = memo[int.from_bytes(stream[at + 1 : at + 5], "little")]
+                at += 5
             elif op == _STACK_GLOBAL:
-                module, name = last
-                if module is None or name is None:
-                    return Scan(tuple(names), damage or "a name that is not written in it", True)
-                names[module, name] = None
-                last = (None, None)
-            elif op in _OF_OTHER_PROTOCOLS:
-                damage = damage or "it is not of protocol 5"
-                evasive = evasive or op in _NAMING
+                if not older or not newer or len(found) >= MAX_NAMES:
+                    break
+                found[older, newer] = None
+                at, newer = at + 1, 0
+            elif op == _FRAME:
+                at += 9
+            elif op in _COUNTED:
+                start = at + 1 + _COUNTED[op]
+                length = int.from_bytes(stream[at + 1 : start], "little")
+                older, newer = newer, 0
+                if op in _STRINGS and length < 1 << _LENGTH_BITS:
+                    newer = start << _LENGTH_BITS | length
+                at = start + length
+            elif op in _LINES:
+                end = stream.index(b"\n", at)
                 if op in _GLOBALS:
-                    module_line, _, name_line = stream[start:end].partition(b"\n")
-                    names[module_line.decode("utf-8", "replace"), name_line.decode("utf-8", "replace")] = None
-                last = (None, None)
-            elif op not in _NEITHER:
-                last = (None, None)
-    except Damage as exc:
-        return Scan(tuple(names), str(exc), evasive)
-    return Scan(tuple(names), damage, evasive)
+                    last = stream.index(b"\n", end + 1)
+                    other.append((_decoded(stream[at + 1 : end]), _decoded(stream[end + 1 : last])))
+                    end = last
+                older, newer = newer, 0
+                if op in _STRINGS and end - at < 1 << _LENGTH_BITS:
+                    newer = (at + 1) << _LENGTH_BITS | (end - at - 1)
+                at = end + 1
+            else:
+                break
+    except (IndexError, ValueError):
+        pass
+    names = {(_text(stream, module), _text(stream, name)): None for module, name in found}
+    return list(dict.fromkeys([*names, *other]))
 
 
-def _text(stream: bytes, start: int, end: int) -> str | None:
-    # No name is longer; the texts of a stream are many.
-    return stream[start:end].decode("utf-8", "replace") if end - start <= 1000 else None
+def _text(stream: bytes, place: int) -> str:
+    start = place >> _LENGTH_BITS
+    return _decoded(stream[start : start + (place & (1 << _LENGTH_BITS) - 1)])
+
+
+def _decoded(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
