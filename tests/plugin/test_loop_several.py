@@ -186,6 +186,23 @@ def test_a_save_that_fails_at_break_fails_the_step_at_its_end(task):
     assert any("NOT saved at the end of a loop: BackendError" in line for line in task.log)
 
 
+def interrupt(**_):
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_of_the_save_at_break_reaches_the_step(task):
+    def step(flow, checkpoint):
+        task.session.state.collect = interrupt
+        for flow.epoch in checkpoint.loop(range(5), every=100):
+            break
+        for _ in range(1000):
+            pass
+        flow.went_on = True
+
+    task.fail(step, KeyboardInterrupt)
+    assert not hasattr(task.flow, "went_on")
+
+
 def test_a_value_that_cannot_be_saved_at_break_is_told_by_its_path(task):
     def step(flow, checkpoint):
         flow.model = {"lock": (n for n in range(3))}
