@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import logging
 from concurrent.futures import Executor
 from typing import Any
@@ -61,6 +63,7 @@ class S3Client:
             await self.aclose()
             raise
         self.api.meta.events.register("request-created.s3.PutObject", _expect_nothing)
+        self.api.meta.events.register("before-call.s3.DeleteObjects", _with_md5)
         if ".amazonaws." not in self.endpoint_url:
             self.api.meta.events.register("before-call.s3", _stay_here)
         if self.endpoint_url.startswith("http://") and not is_loopback(self.endpoint_url):
@@ -135,6 +138,12 @@ def _expect_nothing(request: Any, **_: Any) -> None:
     """Send the body at once: aiohttp would wait for ever where a server knows no 100-continue."""
     if "Expect" in request.headers:
         del request.headers["Expect"]
+
+
+def _with_md5(params: Any, **_: Any) -> None:
+    """Send the digest that S3 once required here, beside the newer one: many servers still do."""
+    digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+    params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
 
 
 def _stay_here(params: Any, **_: Any) -> None:

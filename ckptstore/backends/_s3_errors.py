@@ -178,7 +178,7 @@ def _refused(exc: Any, what: str, key: str, url: str, reached: bool) -> Checkpoi
         return BackendError(f"{said}: a redirect, which is never followed; check the region and the endpoint")
     if code == "InvalidObjectState":
         return BackendError(f"{said}: the object is archived and must be restored before it can be read")
-    if status == 403:
+    if status == 403 or code == "AccessDenied":  # a refusal within the answer to many has no status
         return AccessDeniedError(said + _message(exc))
     return BackendError(said)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import zlib
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import replace
@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 
 from botocore.exceptions import ClientError
 
-from ckptstore._tasks import in_worker
+from ckptstore._tasks import for_each, in_worker
 from ckptstore.backends._s3_answers import Part, object_info, part_of, require_object
 from ckptstore.backends._s3_body import SlicedBody, raw_response, read_body, read_body_into
 from ckptstore.backends._s3_client import S3Client
@@ -21,9 +21,11 @@ from ckptstore.backends._s3_errors import date_of, error_code, has_expired, is_u
 from ckptstore.backends._s3_examine import findings
 from ckptstore.backends._s3_listing import Listing
 from ckptstore.backends._s3_options import S3Options, is_loopback
+from ckptstore.backends._s3_removal import MAX_KEYS, failures, lacks_operation, may_work_singly, removal
 from ckptstore.backends._within import TimeUpError, within
 from ckptstore.backends.base import Backend, Buffer, ObjectInfo, Verdict
 from ckptstore.errors import (
+    BackendError,
     BackendProtocolError,
     CheckpointStoreError,
     CredentialsError,
@@ -49,7 +51,8 @@ class S3Backend(Backend):
 
     Each verb is one request: single PUTs, ranged GETs, LIST V2, no conditional
     write, no multipart upload, no request that a redirect leads to another
-    host. Nothing is tried again, but for one thing: a request that is refused
+    host; ``delete_many`` is one request as well, or one for each key where the
+    server does not know that one. Nothing is tried again, but for one thing: a request that is refused
     because the credentials have expired is repeated once with new ones.
 
     ``put(if_absent=True)`` is a HEAD and then a PUT: of two at once, the later
@@ -74,6 +77,7 @@ class S3Backend(Backend):
         self._executor = executor
         self._client = S3Client()
         self._with_checksum = options.checksum == "crc32"
+        self._deletes_many = True
         self._reached = False
         self._closed = False
 
@@ -184,6 +188,36 @@ class S3Backend(Backend):
         params = {"Key": self._root + key, **self._options.of_requests(*_SEEN)}
         with contextlib.suppress(ObjectNotFoundError):
             await self._request("delete_object", "cannot delete", key, params)
+
+    async def delete_many(self, keys: Sequence[str]) -> dict[str, BackendError]:
+        failed: dict[str, BackendError] = {}
+        once = list(dict.fromkeys(keys))
+        for start in range(0, len(once), MAX_KEYS):
+            failed |= await self._delete_some(once[start : start + MAX_KEYS])
+        return failed
+
+    async def _delete_some(self, keys: Sequence[str]) -> dict[str, BackendError]:
+        if self._deletes_many:
+            params = {**removal(keys, self._root), **self._options.of_requests(*_SEEN)}
+            try:
+                answer = await self._request(
+                    "delete_objects", "cannot delete", f"{len(keys)} objects", params
+                )
+                return failures(answer, keys, root=self._root, url=self._url)
+            except BackendError as exc:
+                if not may_work_singly(exc):
+                    raise
+                self._deletes_many = not lacks_operation(exc)
+        failed: dict[str, BackendError] = {}
+
+        async def delete(key: str) -> None:
+            try:
+                await self.delete(key)
+            except BackendError as exc:
+                failed[key] = exc
+
+        await for_each(keys, delete, min(self._max_connections, len(keys)))
+        return failed
 
     async def list(self, prefix: str, *, after: str = "") -> AsyncGenerator[ObjectInfo, None]:
         root = self._root

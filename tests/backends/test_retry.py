@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import ClassVar
 
 import pytest
 
@@ -277,3 +278,62 @@ def test_the_wrapper_is_as_late_as_what_it_wraps(time):
     assert wrapped(time, inner=inner).zombie_s == 900.0
     assert wrapped(time).put_in_worker is None
     assert wrapped(time).get_in_worker is None
+
+
+def test_deleting_many_may_take_longer_than_one_request(run):
+    """Some storages delete one by one."""
+
+    async def main():
+        inner = SlowBackend(MemoryBackend(), delay_s=0.05)
+        backend = RetryBackend(inner, policy=RetryPolicy(deadline_s=0.02, reserve_s=0.01))
+        names = [f"a/{n}" for n in range(100)]
+        for name in names:
+            await inner.inner.put(name, b"x")
+        assert await backend.delete_many(names) == {}
+        assert inner.inner.space == {}
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", [UnavailableError, ThrottledError])
+def test_keys_that_failed_in_passing_are_tried_again_alone(run, kind):
+    class Partly(MemoryBackend):
+        sent: ClassVar[list[list[str]]] = []
+
+        async def delete_many(self, keys):
+            self.sent.append(list(keys))
+            failed = {key: kind("x") for key in keys if key.endswith("9") and len(self.sent) < 3}
+            denied = {key: AccessDeniedError("x") for key in keys if key.endswith("1")}
+            await super().delete_many([key for key in keys if key not in failed])
+            return failed | denied
+
+    async def main():
+        inner, paused = Partly(), []
+        inner.sent.clear()
+
+        async def sleep(seconds):
+            paused.append(seconds)
+
+        backend = RetryBackend(inner, concurrency=8, sleep=sleep)
+        names = [f"a/{n}" for n in range(20)]
+        failed = await backend.delete_many(names)
+        assert {key: type(error) for key, error in failed.items()} == {
+            "a/1": AccessDeniedError,
+            "a/11": AccessDeniedError,
+        }
+        assert inner.sent == [names, ["a/9", "a/19"], ["a/9", "a/19"]]
+        assert len(paused) == 2
+        assert (backend.limit.limit < 8) == (kind is ThrottledError)
+
+    run(main())
+
+
+def test_a_sweep_is_tried_again(run):
+    async def main():
+        backend = RetryBackend(
+            FaultyBackend(MemoryBackend(), Fault(verb="sweep", times=2)), sleep=lambda _: asyncio.sleep(0)
+        )
+        assert await backend.sweep("a/", 0.0) == (0, 0)
+        assert backend.inner.fired == 2
+
+    run(main())
