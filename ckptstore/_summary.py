@@ -13,6 +13,7 @@ from ckptstore._table import ChunkTable
 from ckptstore.checkpoint import Checkpoint, CheckpointRef, FieldInfo, LeafInfo, Manifest, Sizes
 from ckptstore.config import Limits
 from ckptstore.errors import InvalidNameError, LimitExceededError, ManifestCorruptError
+from ckptstore.serializers import names_to_trust
 
 __all__ = ["SUMMARY_KEYS", "Draft", "read_summary", "summary_to_msgpack"]
 
@@ -138,6 +139,7 @@ def _read_field(value: Any, path: str, limits: Limits) -> FieldInfo:
     kind = as_str(tree["kind"], path + ".kind")
     if kind not in _KINDS:
         raise ManifestCorruptError(f"{path}.kind: {kind[:40]!r} is not known")
+    names = tuple(as_str(item, path + ".globals") for item in as_list(tree["globals"], path + ".globals"))
     return FieldInfo(
         name=_read_name(tree["name"], path + ".name"),
         type_name=as_str(tree["type"], path + ".type"),
@@ -145,13 +147,12 @@ def _read_field(value: Any, path: str, limits: Limits) -> FieldInfo:
         raw_bytes=as_int(tree["raw"], path + ".raw"),
         stored_bytes=as_int(tree["stored"], path + ".stored"),
         new_bytes=as_int(tree["new"], path + ".new"),
-        globals=tuple(
-            as_str(item, path + ".globals") for item in as_list(tree["globals"], path + ".globals")
-        ),
+        globals=names,
         leaves=tuple(
             _read_leaf(item, f"{path}.leaves[{i}]", limits)
             for i, item in enumerate(as_list(tree["leaves"], path + ".leaves"))
         ),
+        untrusted=names_to_trust(names),
     )
 
 

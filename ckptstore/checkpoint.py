@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
@@ -140,9 +140,10 @@ class FieldInfo:
     """One saved value.
 
     ``type_name`` is the class (``torch.nn.modules.linear.Linear``), ``kind`` is
-    ``tree`` (plain data, loads without trust) or ``pickle``; ``globals`` are the
-    classes and functions that a pickled part names. A chunk that several fields
-    share is counted in the first of them.
+    ``tree`` (plain data) or ``pickle``; ``globals`` are the classes and
+    functions that a pickled part names, and ``untrusted`` those of them that a
+    load without trust makes only if the program allows them (``store.allow``).
+    A chunk that several fields share is counted in the first of them.
     """
 
     name: str
@@ -153,6 +154,12 @@ class FieldInfo:
     new_bytes: int
     globals: tuple[str, ...]
     leaves: tuple[LeafInfo, ...]
+    untrusted: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def needs_trust(self) -> bool:
+        """Whether a load needs ``trusted``, or classes that the program allows."""
+        return bool(self.untrusted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,9 +133,8 @@ class Types:
     def inside_pickle(self, kind: type[Any]) -> str | None:
         """Return what to do with an object that a pickle reaches.
 
-        None leaves it alone; ``name`` marks classes and functions; ``leaf`` is
-        always a node; ``watch`` becomes one if it is shared; ``keep`` stays
-        outside only if it is a node already.
+        None leaves it alone; ``leaf`` is always a node; ``watch`` becomes one
+        if it is shared; ``keep`` stays outside only if it is a node already.
         """
         try:
             return self._inside[kind]
@@ -148,9 +147,9 @@ class Types:
             return "keep"
         if kind in FREE or self.tag(kind) in _VALUES:
             return None
-        if issubclass(kind, type) or kind in (FunctionType, BuiltinFunctionType):
-            return "name"
-        if issubclass(kind, enum.Enum) or (kind.__module__, kind.__name__) in _STDLIB_VALUES:
+        if issubclass(kind, (type, enum.Enum)) or kind in (FunctionType, BuiltinFunctionType):
+            return None
+        if (kind.__module__, kind.__name__) in _STDLIB_VALUES:
             return None
         return "leaf" if self.tag(kind) in ("array", "tensor", "storage", "custom") else "watch"
 

@@ -54,12 +54,13 @@ NAMING = frozenset(_codes("EXT1 EXT2 EXT4 OBJ PERSID GLOBAL INST"))
 )
 _STRINGS = frozenset(_codes("BINUNICODE BINUNICODE8 UNICODE"))
 _GLOBALS = frozenset(_codes("GLOBAL INST"))
+_EXTENSIONS = dict(zip(_codes("EXT1 EXT2 EXT4"), (1, 2, 4), strict=True))
 
 _SKIP = [0] * 256
 """Bytes of each opcode that has no part in naming, with its argument; 0 for the others."""
 for _op, _width in _FIXED.items():
     _SKIP[_op] = 1 + _width
-for _op in _codes("STOP STACK_GLOBAL MEMOIZE BINGET LONG_BINGET FRAME"):
+for _op in _codes("STOP STACK_GLOBAL MEMOIZE BINGET LONG_BINGET FRAME EXT1 EXT2 EXT4"):
     _SKIP[_op] = 0
 
 _LENGTH_BITS = 16
@@ -159,6 +160,11 @@ def imported_names(stream: bytes) -> list[tuple[str, str]]:
                 if op in _STRINGS and end - at < 1 << _LENGTH_BITS:
                     newer = (at + 1) << _LENGTH_BITS | (end - at - 1)
                 at = end + 1
+            elif op in _EXTENSIONS:
+                end = at + 1 + _EXTENSIONS[op]
+                code = int.from_bytes(stream[at + 1 : end], "little")
+                other.append(("copyreg", f"extension {code}"))
+                at, newer = end, 0
             else:
                 break
     except (IndexError, ValueError):

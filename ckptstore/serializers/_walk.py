@@ -241,7 +241,7 @@ class Walk:
         self._release(unit)
         unit.queued = False
         unit.runs += 1
-        unit.refs, unit.buffers, unit.names = [], [], set()
+        unit.refs, unit.buffers = [], []
         if unit.runs > _MAX_RUNS_AT_ALL:
             raise never_settles(self.roots, unit)
 
@@ -277,10 +277,6 @@ class Walk:
         def persistent_id(obj: Any) -> int | None:
             verdict = verdict_of(type(obj))
             if verdict is None:
-                return None
-            if verdict == "name":
-                if type(obj.__module__) is str:
-                    unit.names.add(f"{obj.__module__}.{obj.__qualname__}")
                 return None
             key = id(obj)
             node = known.get(key)

@@ -265,7 +265,7 @@ class _Encoder:
         stream = unit.stream if node.region is None else node.region.index
         refs = [self.value(ref, node.field) for ref in unit.refs]
         n = 0 if unit.roots == [node] else len(unit.roots)
-        return ["pickle", stream, buffers, refs, sorted(unit.names), n]
+        return ["pickle", stream, buffers, refs, list(unit.names), n]
 
 
 def _pickles(root: Any) -> tuple[bool, list[str]]:
@@ -281,6 +281,6 @@ def _pickles(root: Any) -> tuple[bool, list[str]]:
         seen.add(id(node))
         if node.tag == "pickle" and node.unit is not None:
             pickled = True
-            names |= node.unit.names
+            names.update(node.unit.names)
         stack.extend(node.kids)
     return pickled, sorted(names)

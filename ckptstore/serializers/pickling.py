@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ckptstore.errors import CheckpointStoreError, ManifestCorruptError
+from ckptstore.serializers._opcodes import imported_names
 
 if TYPE_CHECKING:
     from ckptstore.serializers._nodes import Node
@@ -24,7 +25,18 @@ class Unit:
     those of them that something outside refers to.
     """
 
-    __slots__ = ("buffers", "claims", "members", "names", "node", "queued", "refs", "roots", "runs", "stream")
+    __slots__ = (
+        "_names",
+        "buffers",
+        "claims",
+        "members",
+        "node",
+        "queued",
+        "refs",
+        "roots",
+        "runs",
+        "stream",
+    )
 
     def __init__(self, node: Node, members: list[Node], roots: list[Node]) -> None:
         self.node = node
@@ -37,7 +49,15 @@ class Unit:
         self.stream = b""
         self.refs: list[Node] = []
         self.buffers: list[tuple[memoryview, bool]] = []
-        self.names: set[str] = set()
+        self._names: tuple[bytes, tuple[str, ...]] = (b"", ())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the stream imports, sorted: found in itself, because a ``__reduce__`` may name things unseen."""
+        if self._names[0] is not self.stream:
+            found = {f"{module}.{name}" for module, name in imported_names(self.stream)}
+            self._names = (self.stream, tuple(sorted(found)))
+        return self._names[1]
 
     @property
     def value(self) -> Any:

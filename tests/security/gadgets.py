@@ -224,10 +224,10 @@ _add(
     stream(name("subprocess", "Popen"), args(), data({"args": ["touch", CANARY]}), pickle.NEWOBJ_EX),
     "subprocess.Popen",
 )
-_add("EXT1", P5 + pickle.EXT1 + b"\xf0" + args(_TOUCH) + b"R.", "names or calls")
-_add("EXT2", P5 + pickle.EXT2 + b"\xf0\x00" + args(_TOUCH) + b"R.", "names or calls")
-_add("EXT4", P5 + pickle.EXT4 + b"\xf0\x00\x00\x00" + args(_TOUCH) + b"R.", "names or calls")
-_add("EXT1 of protocol 2", b"\x80\x02" + pickle.EXT1 + b"\xf0" + _ARGS + b"tR.")
+_add("EXT1", P5 + pickle.EXT1 + b"\xf0" + args(_TOUCH) + b"R.", "extension 240")
+_add("EXT2", P5 + pickle.EXT2 + b"\xf0\x00" + args(_TOUCH) + b"R.", "extension 240")
+_add("EXT4", P5 + pickle.EXT4 + b"\xf0\x00\x00\x00" + args(_TOUCH) + b"R.", "extension 240")
+_add("EXT1 of protocol 2", b"\x80\x02" + pickle.EXT1 + b"\xf0" + _ARGS + b"tR.", "extension 240")
 _add("PERSID", b"Pos.system\n.", "names or calls")
 _add("PERSID in protocol 5", P5 + b"Pos.system\n.", "names or calls")
 _add("BINPERSID of a text", stream(text("os.system"), pickle.BINPERSID))
