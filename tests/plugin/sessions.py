@@ -34,11 +34,12 @@ def begin_attempt(
     run_id: str = "1",
     index: str = "_",
     identity: Mapping[str, Any] | None = None,
+    card: Any = None,
     **options: Any,
 ) -> Session:
     """Return the session of attempt ``number`` after its start; the store is below ``root``.
 
-    ``identity``: whatever else its task differs in.
+    ``identity``: whatever else its task differs in; ``card``: what writes its card.
     """
     task = {"flow": "Flow", "run_id": run_id, "step": "train", "task_id": "2", "scope": "user:ada"}
     session = Session(
@@ -47,6 +48,7 @@ def begin_attempt(
         options=parse_options(DEFAULTS | options),
         place=Place(LocalStorage(str(root)), log=log),
         log=log,
+        card=card,
     )
     session.find_start()
     return session

@@ -67,9 +67,9 @@ class History:
         tell: Callable[..., None],
     ) -> _Look:
         look = _Look(found, lambda one: tell(self._library.artifact(one, store.url)))
-        self._looks.append(look)
         with contextlib.suppress(RuntimeError):  # the process may have no more threads
             look.start()
+            self._looks.append(look)
         return look
 
 
