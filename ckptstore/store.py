@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -10,7 +9,6 @@ from typing import Any, Literal, overload
 
 from ckptstore import _edit
 from ckptstore._captures import CapturedSave
-from ckptstore._collect import collect
 from ckptstore._diff import diff
 from ckptstore._keys import check_collection, check_run_and_label
 from ckptstore._life import StoreLife
@@ -18,22 +16,20 @@ from ckptstore._listing import collections, entries
 from ckptstore._pending import PendingSave
 from ckptstore._reader import load
 from ckptstore._request import checked
-from ckptstore._retention import Wish, check_keep, protected_names
 from ckptstore._snapshot import Snapshot
 from ckptstore._summaries import read_summary_of
+from ckptstore._trust import Trusted, check_trusted
+from ckptstore._upkeep import StoreUpkeep, What
 from ckptstore.checkpoint import Checkpoint, CheckpointRef, Manifest
 from ckptstore.diff import Diff
-from ckptstore.errors import CheckpointNotFoundError, ConfigError
-from ckptstore.garbage import GCReport
+from ckptstore.errors import CheckpointNotFoundError
 from ckptstore.manifest import ManifestSource
 from ckptstore.retention import Keep
 
 __all__ = ["AsyncCheckpointStore"]
 
-What = Checkpoint | CheckpointRef | Mapping[str, str] | str
 
-
-class AsyncCheckpointStore(StoreLife):
+class AsyncCheckpointStore(StoreLife, StoreUpkeep):
     """Checkpoints of arbitrary Python state, in one place, for one event loop.
 
     Made by ``await AsyncCheckpointStore.open(url)``; use it as an asynchronous
@@ -204,24 +200,48 @@ class AsyncCheckpointStore(StoreLife):
         what: What,
         *,
         fields: Sequence[str] | None = None,
-        trusted: bool = False,
+        trusted: Trusted = False,
         device: str | None = None,
     ) -> dict[str, Any]:
         """Return the saved values, or those of some ``fields``; everything is verified before anything is built.
 
         ``what``: a checkpoint, its reference (also as a dict), or the name of a
-        collection, which stands for its newest. ``trusted``: you trust who wrote
-        the store, so pickled parts may run. ``device``: where tensors that were
-        saved from another device than the CPU go; None is the CPU.
+        collection, which stands for its newest. ``device``: where tensors that
+        were saved from another device than the CPU go; None is the CPU.
+
+        Objects of well-known classes that hold only data, and of those that you
+        ``allow``, are restored by rules that run nothing else. ``trusted=True``:
+        you trust who wrote the store, so pickles may run. ``"verified"``: they
+        may if the checkpoint is signed with your ``signing_key``, or ``what`` is
+        a reference (a CheckpointRef or its dict) that you kept, which pins it.
 
         Raises CheckpointNotFoundError, CheckpointDeletedError,
-        UntrustedPickleError, ChunkCorruptError, ChunkMissingError,
-        StoreMismatchError, IntegrityError, FormatError, BackendError.
+        UntrustedPickleError, SignatureError, ChunkCorruptError,
+        ChunkMissingError, StoreMismatchError, IntegrityError, FormatError, BackendError.
         """
+        trusted = check_trusted(trusted)
         source = await self._source(what)
         return await load(
-            self._engine, source, fields=fields, trusted=trusted, device=device, registry=self._registry
+            self._engine,
+            source,
+            fields=fields,
+            trusted=trusted,
+            pinned=isinstance(what, (CheckpointRef, Mapping)),
+            device=device,
+            registry=self._registry,
         )
+
+    def allow(self, cls: type[Any]) -> None:
+        """Let loads of this store restore objects of exactly this class, by its own code, without trust.
+
+        For classes of yours whose ``__new__``, ``__setstate__`` and what their
+        ``__reduce__`` names do no harm whatever they are given. Subclasses and
+        classes of its attributes are not included. Any thread may call it.
+
+        Raises ConfigError for what is no class or has no name that can be saved.
+        """
+        self._check_open()
+        self._engine.trust.allowed.allow(cls)
 
     async def inspect(self, what: What) -> Manifest:
         """Return what a checkpoint says of itself, by one ranged get and no data. Raises as ``load``."""
@@ -271,93 +291,6 @@ class AsyncCheckpointStore(StoreLife):
                     except CheckpointNotFoundError:
                         continue  # deleted and collected since the listing
                     yield manifest.checkpoint
-
-    async def retain(
-        self,
-        collection: str,
-        keep: Keep,
-        *,
-        run: str | None = None,
-        protect: Iterable[Checkpoint | CheckpointRef] = (),
-        dry_run: bool = False,
-    ) -> builtins.list[Checkpoint]:
-        """Delete what no rule of ``keep`` keeps, and return it, newest first; with ``dry_run`` only return it.
-
-        ``run``: judge only what was saved with this run. Whatever the rules say,
-        pinned checkpoints, those in ``protect`` and the newest (of the
-        collection, and of ``run``) stay. Deleted is as by ``delete``: invisible
-        at once, and ``undelete`` brings it back for a while. Idempotent.
-
-        Raises InvalidPolicyError, InvalidNameError, ConfigError before anything
-        is read; BackendError, and then some may be deleted;
-        BackendProtocolError for a listing that contradicts itself, and then none is.
-        """
-        self._check_open()
-        wish = Wish(
-            collection=check_collection(collection),
-            keep=check_keep(keep),
-            run=check_run_and_label(run, None)[0],
-            all_runs=run is None,
-            protect=protected_names(protect, collection, self.store_id),
-        )
-        await self._saves.settled()
-        wish = replace(wish, shown=self._saves.known(collection))
-        return await self._saves.retention.report(wish, dry_run=dry_run)
-
-    async def delete(self, what: What) -> None:
-        """Make a checkpoint invisible; its data stays for the store's grace, ``undelete`` brings it back.
-
-        Idempotent. Raises CheckpointNotFoundError, BackendError.
-        """
-        source = await self._source(what, deleted=True)
-        self._saves.forget(source)
-        await _edit.delete(self._engine.backend, source)
-
-    async def undelete(self, what: CheckpointRef | Checkpoint | Mapping[str, str]) -> None:
-        """Bring a deleted checkpoint back, within half the grace of its deletion.
-
-        Idempotent. Raises CheckpointNotFoundError, CheckpointDeletedError (too late), BackendError.
-        """
-        source = await self._source(what, deleted=True)
-        await _edit.undelete(self._engine.backend, source, self._marker.grace_s, self._clock)
-
-    async def pin(self, what: What) -> None:
-        """Keep retention away from a checkpoint. Idempotent. Raises as ``delete``, and CheckpointDeletedError."""
-        source = await self._source(what)
-        async with self._saves.retention.quiet(source.collection):
-            await _edit.pin(self._engine.backend, source)
-
-    async def unpin(self, what: What) -> None:
-        """Take the pin away. Idempotent. Raises as ``pin``."""
-        await _edit.unpin(self._engine.backend, await self._source(what))
-
-    async def collect_garbage(self, *, dry_run: bool = False, force: bool = False) -> GCReport:
-        """Delete what no checkpoint needs any more, and return what that was; with ``dry_run`` only return it.
-
-        That is data that no checkpoint names and checkpoints that were deleted,
-        each for longer than the store's grace, and what interrupted saves left
-        behind. Safe beside writers, readers and other collections in any
-        process. What is none of the store's is left alone. Idempotent.
-
-        ``force``: also where more than half of all data would go, or no
-        checkpoint is there at all, which is more likely a mistake than wanted.
-
-        Raises ConfigError; GCAbortedError where something cannot be believed or
-        read, and then nothing was deleted; AccessDeniedError without the right to
-        delete; BackendError, and then some may be deleted: try again.
-        """
-        self._check_open()
-        for name, value in (("dry_run", dry_run), ("force", force)):
-            if type(value) is not bool:
-                raise ConfigError(f"{name} must be a bool, not {type(value).__name__}")
-        return await collect(
-            self._engine,
-            store_id=self.store_id,
-            grace_s=self._marker.grace_s,
-            clock=self._clock,
-            dry_run=dry_run,
-            force=force,
-        )
 
     async def _source(self, what: What, *, deleted: bool = False) -> ManifestSource:
         """Resolve to the manifest's key; with ``deleted`` a deleted checkpoint will do."""

@@ -12,6 +12,7 @@ from ckptstore import _pending
 from ckptstore._life import BackendFactory
 from ckptstore._loop import LoopThread
 from ckptstore._outcome import CapturedSave, PendingSave
+from ckptstore._upkeep import What
 from ckptstore.checkpoint import Checkpoint, CheckpointRef, Manifest
 from ckptstore.config import StoreConfig
 from ckptstore.diff import Diff
@@ -19,7 +20,7 @@ from ckptstore.errors import StoreClosedError
 from ckptstore.garbage import GCReport
 from ckptstore.retention import Keep
 from ckptstore.serializers import Registry
-from ckptstore.store import AsyncCheckpointStore, What
+from ckptstore.store import AsyncCheckpointStore
 
 __all__ = ["CheckpointStore"]
 
@@ -189,11 +190,15 @@ class CheckpointStore:
         what: What,
         *,
         fields: Sequence[str] | None = None,
-        trusted: bool = False,
+        trusted: Trusted = False,
         device: str | None = None,
     ) -> dict[str, Any]:
         """See AsyncCheckpointStore.load."""
         return self._loop.call(self._store.load(what, fields=fields, trusted=trusted, device=device))
+
+    def allow(self, cls: type[Any]) -> None:
+        """See AsyncCheckpointStore.allow."""
+        self._store.allow(cls)
 
     def inspect(self, what: What) -> Manifest:
         """See AsyncCheckpointStore.inspect."""

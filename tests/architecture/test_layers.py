@@ -21,7 +21,7 @@ FLOORS = (
     ("_fetch", "_download", "_compare", "_diff"),
     ("_line", "_marker", "_edit", "_gc_listing", "_collect", "_retention", "_retention_runs"),
     ("_writer", "_request", "_reader", "_pending", "_captures", "_saves"),
-    ("_life", "store"),
+    ("_life", "_upkeep", "store"),
     ("_outcome", "sync"),
     ("ckptstore",),
     ("cli",),
