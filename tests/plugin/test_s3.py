@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +21,21 @@ WAYS = ["configured", "on the command line", "without aiobotocore"]
 
 
 class Ran(NamedTuple):
-    """A run that succeeded: its log, what its steps told, its S3 root, and the folder it had on the disk."""
+    """A run that succeeded: its log, what its steps told, its S3 root, and the folder it had on the disk.
+
+    ``python`` runs Python as configured as the run was, and returns what it wrote.
+    """
 
     log: str
     told: dict[str, Any]
     root: str
     folder: Path
+    python: Callable[..., str]
+
+    def flow(self, *command: str) -> str:
+        """Run a command of the flow as it was run."""
+        options = [] if "configured" in self.folder.name else [f"--datastore-root={self.root}"]
+        return self.python(str(FLOWS / "on_s3.py"), "--no-pylint", "--datastore=s3", *options, *command)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +46,7 @@ def run_on_s3(tmp_path_factory):
     @functools.cache
     def run(way: str) -> Ran:
         server = seaweed.server()
-        folder = tmp_path_factory.mktemp("disk")
+        folder = tmp_path_factory.mktemp(way.replace(" ", "-"))
         root = f"s3://{seaweed.BUCKET}/{server.new_prefix()}"
         env = {
             "AWS_ACCESS_KEY_ID": seaweed.ACCESS_KEY,
@@ -48,31 +58,35 @@ def run_on_s3(tmp_path_factory):
             "METAFLOW_HOME": str(home),
             "TOLD": str(folder / "told.jsonl"),
         }
-        options = ["--datastore=s3"]
         if way == "configured":
             env["METAFLOW_DATASTORE_SYSROOT_S3"] = root
         else:
-            options.append(f"--datastore-root={root}")
             env["OTHER_TASK"] = run("configured").told["train_task"]
         if way == "without aiobotocore":
             stub = folder / "none" / "aiobotocore"
             stub.mkdir(parents=True)
             (stub / "__init__.py").write_text("raise ImportError('not here')\n")
             env["PYTHONPATH"] = str(stub.parent)
-        done = subprocess.run(
-            [sys.executable, str(FLOWS / "on_s3.py"), "--no-pylint", *options, "run"],
-            env=os.environ | env,
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=100,
-        )
-        assert done.returncode == 0, done.stdout
+
+        def python(*arguments: str) -> str:
+            done = subprocess.run(
+                [sys.executable, *arguments],
+                env=os.environ | env,
+                cwd=folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=100,
+            )
+            assert done.returncode == 0, done.stdout
+            return done.stdout
+
         told: dict[str, Any] = {}
+        ran = Ran("", told, root, folder, python)
+        ran = ran._replace(log=ran.flow("run"))
         for line in (folder / "told.jsonl").read_text().splitlines():
             told |= json.loads(line)
-        return Ran(done.stdout, told, root, folder)
+        return ran
 
     yield run
     if seaweed.start.cache_info().currsize:
@@ -123,6 +137,19 @@ def test_a_load_reads_a_manifest_and_its_chunks_and_writes_nothing(ran):
 
 def test_nothing_is_deleted_or_locked_on_the_way(ran):
     assert set(ran.told["methods1"]) <= {"GET", "HEAD", "PUT"}
+
+
+@pytest.mark.parametrize("way", WAYS[:2])
+def test_the_card_is_where_metaflows_commands_and_its_client_look(run_on_s3, way):
+    ran = run_on_s3(way)
+    run_id = ran.told["train_task"].split("/")[1]
+    file = ran.folder.parent / f"{way}.html"
+    ran.flow("card", "get", f"{run_id}/look", str(file), "--id", "checkpoint")
+    assert "loaded &#8220;first&#8221; of OnS3Flow/" in file.read_text()
+
+    script = "import sys; from metaflow import Step; from metaflow.cards import get_cards; "
+    script += "print(get_cards(Step(sys.argv[1]).task)[0].get(), end='')"
+    assert ran.python("-c", script, f"OnS3Flow/{run_id}/look") == file.read_text()
 
 
 @pytest.mark.parametrize("way", WAYS[1:])
