@@ -1,13 +1,44 @@
 """A task that is killed resumes from the last checkpoint that was whole, and retention holds over kills."""
 
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
+import seaweed
 
 pytestmark = pytest.mark.metaflow
 
+FLOW = Path(__file__).with_name("flows") / "kills.py"
 
-@pytest.fixture(scope="module")
-def told(run_flow):
-    return run_flow("kills").told
+
+@pytest.fixture(scope="module", params=["local", "s3"])
+def told(request, run_flow, run_command, tmp_path_factory) -> dict[str, Any]:
+    if request.param == "local":
+        return run_flow("kills").told
+    pytest.importorskip("aiobotocore")
+    server = seaweed.server()
+    notes = tmp_path_factory.mktemp("kills") / "told.jsonl"
+    ended = run_command(
+        str(FLOW),
+        "--no-pylint",
+        "run",
+        TOLD=str(notes),
+        AWS_ACCESS_KEY_ID=seaweed.ACCESS_KEY,
+        AWS_SECRET_ACCESS_KEY=seaweed.SECRET_KEY,
+        AWS_DEFAULT_REGION="us-east-1",
+        AWS_EC2_METADATA_DISABLED="true",
+        METAFLOW_DEFAULT_DATASTORE="s3",
+        METAFLOW_S3_ENDPOINT_URL=server.endpoint_url,
+        METAFLOW_DATASTORE_SYSROOT_S3=f"s3://{seaweed.BUCKET}/{server.new_prefix()}",
+    )
+    assert ended.returncode == 0, ended.stdout
+    facts: dict[str, Any] = {}
+    for line in notes.read_text().splitlines():
+        facts |= json.loads(line)
+    return facts
 
 
 def test_a_task_killed_in_a_background_save_resumes_from_the_one_before(told):

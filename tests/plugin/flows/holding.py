@@ -7,7 +7,12 @@ import sys
 import threading
 import time
 
-from ckptstore.backends.local import LocalBackend
+from metaflow.metaflow_config import DEFAULT_DATASTORE
+
+if DEFAULT_DATASTORE == "s3":
+    from ckptstore.backends.s3 import S3Backend as Backend
+else:
+    from ckptstore.backends.local import LocalBackend as Backend
 
 
 def alarm_in_the_middle_of_a_save(inside):
@@ -37,21 +42,32 @@ def alarm_in_the_middle_of_a_save(inside):
 
 def die_after_a_chunk():
     """Be killed, as no handler can see, once the first chunk of a save is written."""
-    put = LocalBackend._put_staged
 
-    def putting(*args):
-        put(*args)
-        os.kill(os.getpid(), signal.SIGKILL)
+    async def die(put, backend, key, *args, **kwargs):
+        stored = await put(backend, key, *args, **kwargs)
+        if key.startswith("chunks/"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return stored
 
-    LocalBackend._put_staged = putting
+    _around_put(die)
+    if hasattr(Backend, "_put_staged"):  # the chunks of a local store are written here
+        put_staged = Backend._put_staged
+
+        def putting(*args):
+            put_staged(*args)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        Backend._put_staged = putting
 
 
 def die_after_the_commit():
     """Be killed so once the manifest of a save is written."""
 
-    async def die(put, *args, **kwargs):
-        await put(*args, **kwargs)
-        os.kill(os.getpid(), signal.SIGKILL)
+    async def die(put, backend, key, *args, **kwargs):
+        stored = await put(backend, key, *args, **kwargs)
+        if key.startswith("manifests/"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return stored
 
     _around_put(die)
 
@@ -59,8 +75,10 @@ def die_after_the_commit():
 def hold_all_commits():
     """Let no save of this process come to its end."""
 
-    async def hold(put, *args, **kwargs):
-        await asyncio.Event().wait()
+    async def hold(put, backend, key, *args, **kwargs):
+        if key.startswith("manifests/"):
+            await asyncio.Event().wait()
+        return await put(backend, key, *args, **kwargs)
 
     _around_put(hold)
 
@@ -73,9 +91,9 @@ def _functions_of(thread):
 
 
 def _around_put(around):
-    put = LocalBackend.put
+    put = Backend.put
 
     async def putting(*args, **kwargs):
         return await around(put, *args, **kwargs)
 
-    LocalBackend.put = putting
+    Backend.put = putting

@@ -1,4 +1,4 @@
-"""@checkpoint in every order with @catch and @timeout, @retry anywhere: each step is interrupted in four ways."""
+"""@checkpoint in every order with @catch and @timeout, @retry anywhere: each step is timed out in three ways."""
 
 import threading
 
@@ -7,7 +7,7 @@ from metaflow import FlowSpec, catch, checkpoint, current, environment, resource
 from telling import tell
 
 catching = catch(var="failure", print_exception=False)
-retrying = retry(times=3, minutes_between_retries=0)
+retrying = retry(times=2, minutes_between_retries=0)
 limited = timeout(hours=1)
 
 
@@ -81,19 +81,19 @@ class OrdersFlow(FlowSpec):
         info = checkpoints.info
         tell(**{f"{current.step_name}{attempt}": info and [info.name, info.attempt]})
         self.task = current.pathspec
-        if attempt == 0:
-            self.epoch, self.payload = 0, list(range(1000))
-            checkpoints.save("first")
-            raise RuntimeError("dies by exception")
-        checkpoints.load()
-        tell(**{f"{current.step_name}{attempt} state": [self.epoch, len(self.payload)]})
+        if checkpoints.is_loaded:
+            checkpoints.load()
+            tell(**{f"{current.step_name}{attempt} state": [self.epoch, len(self.payload)]})
+        else:
+            self.payload = list(range(1000))
         self.epoch = attempt
-        if attempt == 1:
+        if attempt == 0:
+            checkpoints.save("first")
             alarm_in_the_middle_of_a_save(inside="go_on_for_ever")
             checkpoints.save("in flight", wait=False)
             self.epoch = -1
             go_on_for_ever()
-        elif attempt == 2:
+        elif attempt == 1:
             alarm_in_the_middle_of_a_save(inside="save")
             checkpoints.save("blocking")
         else:
