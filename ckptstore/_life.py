@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from ckptstore._clock import Clock
 from ckptstore._marker import StoreMarker, open_marker
 from ckptstore._saves import Saves
+from ckptstore._signing import Keyring
+from ckptstore._tasks import in_worker
 from ckptstore._upload import Engine
 from ckptstore._workers import WorkerPool
 from ckptstore.backends import open_backend
@@ -99,11 +101,14 @@ class StoreLife:
         The store closes both; when this fails, only the backend is closed.
         """
         try:
+            keyring = None
+            if config.signing_key is not None:
+                keyring = await in_worker(workers, Keyring.of, config.signing_key)
             marker = await open_marker(backend, config, create=create)
         except BaseException:
             await backend.aclose()
             raise
-        engine = Engine.of(backend, config, workers)
+        engine = Engine.of(backend, config, workers, keyring)
         return cls(engine, marker, workers, registry or Registry(), clock or Clock())
 
     @property

@@ -16,7 +16,13 @@ from ckptstore._summaries import read_manifest
 from ckptstore._table import ChunkEntry
 from ckptstore._upload import Engine
 from ckptstore.backends.base import Backend, ObjectInfo
-from ckptstore.errors import CheckpointNotFoundError, FormatError, IntegrityError, LimitExceededError
+from ckptstore.errors import (
+    CheckpointNotFoundError,
+    FormatError,
+    IntegrityError,
+    LimitExceededError,
+    SignatureError,
+)
 from ckptstore.manifest import ManifestSource
 
 __all__ = ["Base", "Line", "mark", "open_line", "refresh"]
@@ -105,7 +111,7 @@ async def _read_base(engine: Engine, entry: Entry, known: Reading, store_id: str
     source = ManifestSource(store_id, entry.collection, entry.text)
     try:
         _, table = await read_manifest(engine, source)
-    except (FormatError, IntegrityError, CheckpointNotFoundError) as exc:
+    except (FormatError, IntegrityError, SignatureError, CheckpointNotFoundError) as exc:
         # Nothing is lost by not reusing: the save is only larger.
         _log.warning("nothing of the newest checkpoint is reused: %s", exc)
         return None

@@ -8,11 +8,12 @@ from typing import Any
 from ckptstore._download import Download, Wanted
 from ckptstore._summaries import read_manifest
 from ckptstore._tasks import in_worker
+from ckptstore._trust import Trusted
 from ckptstore._upload import Engine
 from ckptstore.checkpoint import Manifest
 from ckptstore.errors import CheckpointNotFoundError, ManifestCorruptError, UntrustedPickleError
 from ckptstore.manifest import ManifestSource
-from ckptstore.serializers import Allowlist, Registry, RestorePlan
+from ckptstore.serializers import Registry, RestorePlan
 
 __all__ = ["load"]
 
@@ -22,23 +23,24 @@ async def load(
     source: ManifestSource,
     *,
     fields: Sequence[str] | None,
-    trusted: bool,
+    trusted: Trusted,
+    pinned: bool,
     device: str | None,
     registry: Registry,
-    allowed: Allowlist | None = None,
 ) -> dict[str, Any]:
     """Return the values of a checkpoint, or of some fields: all of them whole, or an error.
 
-    A field brings along what it shares with others, and only that. Unless the
-    writer is ``trusted``, what is pickled is made by the rules of ``allowed``.
-    See ``AsyncCheckpointStore.load`` for the errors.
+    A field brings along what it shares with others, and only that. ``pinned``:
+    the reference is the caller's own. See ``AsyncCheckpointStore.load`` for the
+    errors.
     """
     limits = engine.config.limits
     manifest, table = await read_manifest(engine, source)
     names = list(manifest.fields) if fields is None else _chosen(manifest, fields)
     positions = {name: i for i, name in enumerate(manifest.fields)}
     download = Download(engine, manifest, table)
-    plan = RestorePlan(names, limits=limits, registry=registry, trusted=trusted, allowed=allowed)
+    runs = trusted if trusted != "verified" else pinned or manifest.signature_verified
+    plan = RestorePlan(names, limits=limits, registry=registry, trusted=runs, allowed=engine.trust.allowed)
     while wanted := plan.wanted:
         if unknown := wanted - positions.keys():
             raise ManifestCorruptError(
@@ -48,6 +50,9 @@ async def load(
         for key, graph in graphs.items():
             sizes = [buffer.nbytes for buffer in table.buffers[positions[key.field]][1:]]
             await in_worker(engine.workers, plan.add_graph, key.field, bytes(graph), sizes)
+
+    if runs and plan.pickled:
+        engine.trust.runs(engine.backend.url, plan.pickled)
 
     async def blocks_of(wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], memoryview]:
         loaded = await download.run(Wanted(field, block + 1) for field, block in wanted)
@@ -60,7 +65,8 @@ async def load(
         blocks |= await blocks_of(block for block in plan.blocks if block not in blocks)
         return await in_worker(engine.workers, lambda: plan.build(blocks, device=device))
     except UntrustedPickleError as exc:
-        raise UntrustedPickleError(f"checkpoint {source.key}: {exc}") from exc
+        why = " (neither a reference of yours nor a signature verifies it)" if trusted == "verified" else ""
+        raise UntrustedPickleError(f"checkpoint {source.key}{why}: {exc}") from exc
 
 
 def _chosen(manifest: Manifest, fields: Iterable[str]) -> list[str]:

@@ -24,6 +24,7 @@ from ckptstore.errors import (
     IntegrityError,
     InvalidPolicyError,
     ObjectNotFoundError,
+    SignatureError,
 )
 from ckptstore.manifest import ManifestSource
 from ckptstore.retention import Candidate, Keep
@@ -235,7 +236,7 @@ class Retention:
                 read[name] = (await read_summary_of(self._engine, source)).checkpoint
             except CheckpointNotFoundError:
                 return
-            except (FormatError, IntegrityError) as exc:
+            except (FormatError, IntegrityError, SignatureError) as exc:
                 _log.warning("retention leaves alone what it cannot read: %s", exc)
 
         config = self._engine.config

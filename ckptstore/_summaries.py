@@ -8,7 +8,14 @@ from ckptstore._upload import Engine
 from ckptstore.backends.base import Backend
 from ckptstore.checkpoint import Manifest
 from ckptstore.errors import CheckpointNotFoundError, LimitExceededError, ObjectNotFoundError
-from ckptstore.manifest import HEADER_BYTES, ManifestSource, decode_summary, decode_table, summary_end
+from ckptstore.manifest import (
+    HEADER_BYTES,
+    ManifestSource,
+    decode_summary,
+    decode_table,
+    key_id_of,
+    summary_end,
+)
 
 __all__ = ["read_manifest", "read_summary_of"]
 
@@ -19,16 +26,20 @@ _QUICK_BYTES = 16 * 1024
 
 
 async def read_summary_of(engine: Engine, source: ManifestSource) -> Manifest:
-    """Return the summary. Raises CheckpointNotFoundError, BackendError, FormatError, IntegrityError."""
+    """Return the summary.
+
+    Raises CheckpointNotFoundError, BackendError, FormatError, IntegrityError, SignatureError.
+    """
     backend, limits = engine.backend, engine.config.limits
     data = await _get(backend, source, _FIRST_READ_BYTES)
+    await _fetch_key(engine, data)
     if len(data) >= HEADER_BYTES:
-        end = summary_end(data, source, limits)
+        end = summary_end(data, source, limits, engine.keyring)
         if end > len(data) == _FIRST_READ_BYTES:
             data = await _get(backend, source, end)
     if len(data) < _QUICK_BYTES:
-        return decode_summary(data, source, limits)
-    return await in_worker(engine.workers, decode_summary, data, source, limits)
+        return decode_summary(data, source, limits, engine.keyring)
+    return await in_worker(engine.workers, decode_summary, data, source, limits, engine.keyring)
 
 
 async def read_manifest(engine: Engine, source: ManifestSource) -> tuple[Manifest, ChunkTable]:
@@ -41,11 +52,20 @@ async def read_manifest(engine: Engine, source: ManifestSource) -> tuple[Manifes
             f"manifest {source.key} is larger than {limit} bytes (Limits.max_manifest_stored_bytes)"
         )
 
+    await _fetch_key(engine, data)
+
     def decode() -> tuple[Manifest, ChunkTable]:
-        manifest = decode_summary(data, source, limits)
-        return manifest, decode_table(data, manifest, source, limits)
+        manifest = decode_summary(data, source, limits, engine.keyring)
+        return manifest, decode_table(data, manifest, source, limits, engine.keyring)
 
     return decode() if len(data) < _QUICK_BYTES else await in_worker(engine.workers, decode)
+
+
+async def _fetch_key(engine: Engine, head: bytes) -> None:
+    """Have the key that a manifest names, where a function has to be asked for it."""
+    key_id = key_id_of(head)
+    if engine.keyring is not None and key_id is not None and engine.keyring.lacks(key_id):
+        await in_worker(engine.workers, engine.keyring.fetch, key_id)
 
 
 async def _get(backend: Backend, source: ManifestSource, length: int) -> bytes:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from ckptstore._budget import ByteBudget
 from ckptstore._chunking import PlannedChunk, digest
 from ckptstore._memory import BufferPool, Scratch
+from ckptstore._signing import Keyring
 from ckptstore._snapshot import Snapshot
 from ckptstore._table import ChunkEntry, ChunkTable, Segment, StoredBuffer
 from ckptstore._tasks import for_each, in_worker
+from ckptstore._trust import Trust
 from ckptstore.backends.base import Backend, Buffer
 from ckptstore.codecs import ChunkCoder
 from ckptstore.config import StoreConfig
@@ -40,12 +42,17 @@ class Engine:
     budget: ByteBudget
     scratch: Scratch
     buffers: BufferPool
+    trust: Trust
+    keyring: Keyring | None
 
     @classmethod
-    def of(cls, backend: Backend, config: StoreConfig, workers: Executor) -> Engine:
+    def of(
+        cls, backend: Backend, config: StoreConfig, workers: Executor, keyring: Keyring | None = None
+    ) -> Engine:
         """Return the engine of a new store."""
         coder, budget = ChunkCoder(config.codec), ByteBudget(config.memory_bytes)
-        return cls(backend, config, coder, workers, budget, Scratch(), BufferPool())
+        trust = Trust(warn=config.warn_untrusted)
+        return cls(backend, config, coder, workers, budget, Scratch(), BufferPool(), trust, keyring)
 
 
 class Upload:

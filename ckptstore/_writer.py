@@ -94,9 +94,9 @@ async def write(
             fields=_field_infos(snapshot, table),
             table=table,
         )
-        data = await in_worker(engine.workers, encode, draft, limits)
+        data = await in_worker(engine.workers, encode, draft, limits, engine.keyring)
         # Read back what will be committed: a manifest that nobody can read is never sent.
-        manifest = await in_worker(engine.workers, decode_summary, data, source, limits)
+        manifest = await in_worker(engine.workers, decode_summary, data, source, limits, engine.keyring)
         deadline.check(f"the save of {source.key}")
     except BaseException:
         await shielded(upload.discard(), _COMMIT_GRACE_S)
@@ -114,6 +114,7 @@ async def write(
             f"the commit {source.key} was given up before its answer came: look for it with list() "
             "before saving again"
         ) from exc
+    engine.trust.saved(manifest.fields.values())
     return manifest.checkpoint
 
 

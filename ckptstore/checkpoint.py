@@ -164,7 +164,14 @@ class FieldInfo:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What ``inspect`` answers: the checkpoint, and each field with its arrays and tensors."""
+    """What ``inspect`` answers: the checkpoint, and each field with its arrays and tensors.
+
+    ``signed_by`` is the id of the key that it says it is signed with, None if
+    it is not signed; ``signature_verified`` whether that was checked, which
+    takes a store with a ``signing_key``.
+    """
 
     checkpoint: Checkpoint
     fields: dict[str, FieldInfo]
+    signed_by: str | None = None
+    signature_verified: bool = False

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ckptstore.errors import ConfigError
 
-__all__ = ["Limits", "StoreConfig"]
+__all__ = ["KeySource", "Limits", "StoreConfig"]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -21,6 +22,7 @@ MAX_SECONDS = 1e9
 Codec = Literal["planes", "raw"]
 Durability = Literal["full", "os"]
 OnBusy = Literal["wait", "skip", "error"]
+KeySource = str | os.PathLike[str] | Callable[[str | None], Any]
 
 
 # The header of a manifest has 32 bits for a length; msgpack nests 511 levels.
@@ -90,6 +92,16 @@ class StoreConfig:
     """T of the protocol: how long one save may take; None is half the grace."""
     exclusive: bool = False
     """No other process uses this store: allows a grace below an hour (tests, scratch)."""
+    signing_key: KeySource | None = field(default=None, repr=False)
+    """Sign what is saved and refuse what is not signed: the path of a file of keys, or a function.
+
+    A line of the file is the id of a key (1 to 16 letters, digits, ``.``, ``_``
+    or ``-``), a space and at least 64 hex digits; the first one signs, all of
+    them verify. Nobody else may read it. A function is called, also later and
+    from any thread, with None for ``(id, bytes)`` of the newest key, and with
+    the id of an older one for its bytes, or None."""
+    warn_untrusted: bool = True
+    """Log a warning, once per type, when a save holds what needs trust to be loaded."""
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -113,6 +125,18 @@ class StoreConfig:
                 )
         if type(self.exclusive) is not bool:
             raise ConfigError(f"exclusive must be a bool, not {self.exclusive!r}")
+        if type(self.warn_untrusted) is not bool:
+            raise ConfigError(f"warn_untrusted must be a bool, not {self.warn_untrusted!r}")
+        key = self.signing_key
+        if (
+            key is not None
+            and not callable(key)
+            and (not isinstance(key, (str, os.PathLike)) or not os.fspath(key))
+        ):
+            # It may be the key itself: not a word of it.
+            raise ConfigError(
+                f"signing_key must be the path of a file or a function, not {type(key).__name__}"
+            )
         if not isinstance(self.limits, Limits):
             raise ConfigError(f"limits must be a Limits, not {type(self.limits).__name__}")
         if not self.exclusive and self.grace_s < MIN_GRACE_S:

@@ -8,7 +8,7 @@
         24     32  BLAKE3 of the summary as stored
         56     32  BLAKE3 of the body as stored
         88     16  key id, zero when not signed
-       104     32  MAC over bytes 0 to 103, zero when not signed
+       104     32  HMAC-SHA256 of bytes 0 to 103, zero when not signed
        136     32  BLAKE3 of bytes 0 to 135: the manifest's digest, which a reference pins
        168         summary, then body: one zstd frame of msgpack each
 
@@ -18,7 +18,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import zstandard
@@ -27,6 +27,7 @@ from ckptstore._chunking import digest
 from ckptstore._keys import CheckpointName, manifest_key, parse_name
 from ckptstore._msgpack import pack, unpack
 from ckptstore._schema import as_int, as_map, as_str
+from ckptstore._signing import SIGNED_BYTES, Keyring, shown_id
 from ckptstore._summary import SUMMARY_KEYS, Draft, read_summary, summary_to_msgpack
 from ckptstore._table import ChunkTable
 from ckptstore.checkpoint import Manifest
@@ -38,6 +39,7 @@ from ckptstore.errors import (
     IntegrityError,
     LimitExceededError,
     ManifestCorruptError,
+    SignatureError,
     StoreMismatchError,
     UnsupportedVersionError,
 )
@@ -49,6 +51,7 @@ __all__ = [
     "decode_summary",
     "decode_table",
     "encode",
+    "key_id_of",
     "summary_end",
 ]
 
@@ -59,6 +62,7 @@ FLAG_SIGNED = 1
 _HEADER = struct.Struct(">4sHHIIII32s32s16s32s32s")
 HEADER_BYTES = _HEADER.size
 _DIGESTED = HEADER_BYTES - 32
+_KEY_ID = slice(88, 104)
 
 _BODY_KEYS = ("collection", "epoch", "seq", "id", "chunks", "nonces", "codecs", "buffers")
 
@@ -86,10 +90,12 @@ class _Header:
     summary_digest: bytes
     body_digest: bytes
     digest: bytes
+    signed_by: str | None
+    verified: bool
 
 
-def encode(draft: Draft, limits: Limits) -> bytes:
-    """Return the manifest's bytes. Raises LimitExceededError."""
+def encode(draft: Draft, limits: Limits, keyring: Keyring | None = None) -> bytes:
+    """Return the manifest's bytes, signed if there are keys. Raises LimitExceededError."""
     summary = pack(summary_to_msgpack(draft))
     name = draft.name
     body = pack(
@@ -111,29 +117,43 @@ def encode(draft: Draft, limits: Limits) -> bytes:
     if len(summary) + len(body) > limits.max_manifest_raw_bytes:
         _too_large("raw", len(summary) + len(body), limits.max_manifest_raw_bytes, "max_manifest_raw_bytes")
     lengths = (len(frames[0]), len(summary), len(frames[1]), len(body))
-    head = _HEADER.pack(
-        MAGIC, VERSION, 0, *lengths, digest(frames[0]), digest(frames[1]), bytes(16), bytes(32), bytes(32)
-    )[:_DIGESTED]
+    digests = (digest(frames[0]), digest(frames[1]))
+    flags, key_id, mac = (FLAG_SIGNED, keyring.newest, bytes(32)) if keyring else (0, bytes(16), bytes(32))
+    head = _HEADER.pack(MAGIC, VERSION, flags, *lengths, *digests, key_id, mac, bytes(32))[:_DIGESTED]
+    if keyring:
+        head = head[:SIGNED_BYTES] + keyring.sign(head[:SIGNED_BYTES])
     return b"".join((head, digest(head), *frames))
 
 
-def summary_end(head: bytes, source: ManifestSource, limits: Limits) -> int:
+def key_id_of(head: bytes) -> bytes | None:
+    """Return the id of the key that a manifest says it is signed with, None if it does not say so."""
+    if len(head) < HEADER_BYTES or not int.from_bytes(head[6:8], "big") & FLAG_SIGNED:
+        return None
+    return bytes(head[_KEY_ID])
+
+
+def summary_end(head: bytes, source: ManifestSource, limits: Limits, keyring: Keyring | None = None) -> int:
     """Return how many bytes from the start hold header and summary. Raises as ``decode_summary``."""
     try:
-        return HEADER_BYTES + _read_header(head, source, limits).summary_stored
+        return HEADER_BYTES + _read_header(head, source, limits, keyring).summary_stored
     except FormatError as exc:
         raise _named(exc, source) from exc
 
 
-def decode_summary(data: bytes, source: ManifestSource, limits: Limits) -> Manifest:
+def decode_summary(
+    data: bytes, source: ManifestSource, limits: Limits, keyring: Keyring | None = None
+) -> Manifest:
     """Return what the manifest says; ``data`` reaches at least to the summary's end.
 
+    With keys, only what is signed by one of them is read; without, signatures
+    are not looked at.
+
     Raises ManifestCorruptError, UnsupportedVersionError, LimitExceededError,
-    IntegrityError (another content than the reference pins) or
+    IntegrityError (another content than the reference pins), SignatureError or
     StoreMismatchError, all naming the key.
     """
     try:
-        header = _read_header(data, source, limits)
+        header = _read_header(data, source, limits, keyring)
         raw = _read_frame(
             memoryview(data)[HEADER_BYTES : HEADER_BYTES + header.summary_stored],
             header.summary_stored,
@@ -154,13 +174,15 @@ def decode_summary(data: bytes, source: ManifestSource, limits: Limits) -> Manif
         parse_name(source.name),
         source,
     )
-    return manifest
+    return replace(manifest, signed_by=header.signed_by, signature_verified=header.verified)
 
 
-def decode_table(data: bytes, manifest: Manifest, source: ManifestSource, limits: Limits) -> ChunkTable:
+def decode_table(
+    data: bytes, manifest: Manifest, source: ManifestSource, limits: Limits, keyring: Keyring | None = None
+) -> ChunkTable:
     """Return the chunk table of a whole manifest whose summary is ``manifest``. Raises as ``decode_summary``."""
     try:
-        header = _read_header(data, source, limits)
+        header = _read_header(data, source, limits, keyring)
         start = HEADER_BYTES + header.summary_stored
         if len(data) != start + header.body_stored:
             raise ManifestCorruptError(f"{len(data)} bytes, {start + header.body_stored} expected")
@@ -192,14 +214,13 @@ def _too_large(what: str, size: int, limit: int, option: str) -> None:
     )
 
 
-def _read_header(data: bytes, source: ManifestSource, limits: Limits) -> _Header:
+def _read_header(data: bytes, source: ManifestSource, limits: Limits, keyring: Keyring | None) -> _Header:
     if len(data) < HEADER_BYTES:
         raise ManifestCorruptError(f"{len(data)} bytes are too few for a manifest")
     magic, version, flags, a, b, c, d, summary, body, key_id, mac, own = _HEADER.unpack_from(data)
     if magic != MAGIC:
         raise ManifestCorruptError("does not start as a manifest does")
-    header = _Header(a, b, c, d, summary, body, own)
-    if digest(memoryview(data)[:_DIGESTED]) != header.digest:
+    if digest(memoryview(data)[:_DIGESTED]) != own:
         # A newer format may digest another header, so its version is told before the damage.
         if version > VERSION:
             _refuse_version(version)
@@ -208,6 +229,16 @@ def _read_header(data: bytes, source: ManifestSource, limits: Limits) -> _Header
         _refuse_version(version)
     if not flags & FLAG_SIGNED and (any(key_id) or any(mac)):
         raise ManifestCorruptError("a signature without its flag")
+    signed = bool(flags & FLAG_SIGNED)
+    if keyring is not None:
+        if not signed:
+            raise SignatureError(
+                f"manifest {source.key} is not signed, and this store was opened with a signing_key, which refuses "
+                "that: somebody else wrote it, or it is older than the key; open without the key to read it"
+            )
+        keyring.verify(f"manifest {source.key}", memoryview(data)[:SIGNED_BYTES], key_id, mac)
+    signed_by = (shown_id(key_id) or key_id.hex()) if signed else None
+    header = _Header(a, b, c, d, summary, body, own, signed_by, keyring is not None)
     if source.digest is not None and header.digest.hex() != source.digest:
         raise IntegrityError(
             f"manifest {source.key} is not the one the reference pins: digest {header.digest.hex()[:16]}…, "

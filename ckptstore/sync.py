@@ -12,6 +12,7 @@ from ckptstore import _pending
 from ckptstore._life import BackendFactory
 from ckptstore._loop import LoopThread
 from ckptstore._outcome import CapturedSave, PendingSave
+from ckptstore._trust import Trusted
 from ckptstore._upkeep import What
 from ckptstore.checkpoint import Checkpoint, CheckpointRef, Manifest
 from ckptstore.config import StoreConfig

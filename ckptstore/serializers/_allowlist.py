@@ -54,6 +54,10 @@ class Allowlist:
         """Tell whether a name is on the list. Imports nothing."""
         return (module, name) in self._users or (module, name) in _NAMES
 
+    def knows_dotted(self, name: str) -> bool:
+        """Tell whether a name, module and qualified name in one, is that of a class that the program allowed."""
+        return any(name == rule.name for rule in self._users.values())
+
     def find(self, module: str, name: str) -> Rule | None:
         """Return the rule of a name, None if it is not on the list.
 
