@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -56,10 +55,7 @@ class LoopHost:
         self._saver.save(name, metadata=metadata, latest=True, wait=wait)
 
     def defer(self, error: BaseException) -> None:
-        """Tell of an error at once, and let the next save or the step's end raise it; Ctrl-C comes again at once."""
-        if isinstance(error, KeyboardInterrupt):
-            _thread.interrupt_main()
-            return
+        """Tell of an error at once, and let the next save or the step's end raise it."""
         self._log(f"NOT saved at the end of a loop: {type(error).__name__}: {error}")
         self._saver.defer([error])
 
