@@ -7,6 +7,7 @@ Each writer and each check is a fork of this process, which itself opens no stor
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import select
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+import ckptstore.backends.local  # noqa: F401  imported once, and not by every fork
 from ckptstore import CheckpointStore, StoreConfig
 
 # A check lists all there is, so a store does not grow without end.
@@ -105,6 +107,7 @@ def killed_writer(url: str, durability: str, rng: random.Random) -> list[tuple[s
 
 
 def main(folder: str, seed: int, rounds: int, durability: str) -> None:
+    gc.freeze()  # a collection in a fork would copy all of its pages
     rng = random.Random(seed)
     total = 0
     for number in range(rounds):

@@ -2,8 +2,8 @@
 
     python killing_trainers.py FOLDER SEED ROUNDS DURABILITY [MUTANT]
 
-A trainer saves in the background; the collector never pauses and is killed now
-and then as well. Between two trainers a reader looks at what is there, while
+A trainer saves in the background; the collector runs again and again and is
+killed now and then as well. Between two trainers a reader looks at what is there, while
 the collector goes on. Each of them is a fork of this process, which itself
 opens no store. The mutants are for the tests of this check:
 ``greedy`` collects without a grace, ``hasty`` acknowledges before the commit.
@@ -11,6 +11,7 @@ opens no store. The mutants are for the tests of this check:
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import select
@@ -22,6 +23,7 @@ import numpy as np
 from killing import SAME, forked
 
 import ckptstore._collect
+import ckptstore.backends.local  # imported once, and not by every fork
 from ckptstore import CheckpointStore, StoreConfig, last
 
 KEPT = 3
@@ -82,6 +84,7 @@ def collect(url: str, durability: str, told: int, mutant: str) -> None:
         report = store.collect_garbage(force=True)
         assert not report.n_failed, report
         os.write(told, f"{report.n_purged} {report.n_garbage} {report.n_unfinished}\n".encode())
+        select.select([], [], [], 0.02)
 
 
 def check(url: str, acknowledged: int) -> None:
@@ -158,6 +161,7 @@ class Collectors:
 
 
 def main(folder: str, seed: int, rounds: int, durability: str, mutant: str = "") -> None:
+    gc.freeze()
     rng = random.Random(seed)
     collectors = Collectors(folder, durability, mutant)
     newest, total = -1, 0
