@@ -155,13 +155,15 @@ def _read_keys(path: str) -> dict[str, _Key] | str:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as exc:
         return f"cannot be read ({type(exc).__name__})"
-    with open(fd, "rb") as file:
-        info = os.fstat(file.fileno())
+    try:
+        info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
             return "is not a file"
         if info.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
             return "may be read or changed by other users: chmod 600"
-        text = file.read(_MAX_FILE_BYTES + 1)
+        text = os.read(fd, _MAX_FILE_BYTES + 1)
+    finally:
+        os.close(fd)
     if len(text) > _MAX_FILE_BYTES:
         return f"is longer than {_MAX_FILE_BYTES} bytes"
     keys: dict[str, _Key] = {}
