@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ckptstore.serializers import Registry
     from ckptstore.store import AsyncCheckpointStore
     from ckptstore.sync import CheckpointStore
+    from ckptstore.verify import DamagedCheckpoint, Problem, VerifyReport
 
 __version__ = "0.1.0"
 
@@ -45,6 +46,7 @@ _HOMES = {
     "CheckpointRef": "ckptstore.checkpoint",
     "CheckpointStore": "ckptstore.sync",
     "CheckpointStoreError": "ckptstore.errors",
+    "DamagedCheckpoint": "ckptstore.verify",
     "Diff": "ckptstore.diff",
     "FieldDiff": "ckptstore.diff",
     "FieldInfo": "ckptstore.checkpoint",
@@ -57,10 +59,12 @@ _HOMES = {
     "MetadataDiff": "ckptstore.diff",
     "ObjectInfo": "ckptstore.backends.base",
     "PendingSave": "ckptstore._outcome",
+    "Problem": "ckptstore.verify",
     "Progress": "ckptstore._upload",
     "Registry": "ckptstore.serializers",
     "Sizes": "ckptstore.checkpoint",
     "StoreConfig": "ckptstore.config",
+    "VerifyReport": "ckptstore.verify",
     "best": "ckptstore.retention",
     "errors": "ckptstore.errors:",
     "every": "ckptstore.retention",
@@ -78,6 +82,7 @@ __all__ = [
     "CheckpointRef",
     "CheckpointStore",
     "CheckpointStoreError",
+    "DamagedCheckpoint",
     "Diff",
     "FieldDiff",
     "FieldInfo",
@@ -90,10 +95,12 @@ __all__ = [
     "MetadataDiff",
     "ObjectInfo",
     "PendingSave",
+    "Problem",
     "Progress",
     "Registry",
     "Sizes",
     "StoreConfig",
+    "VerifyReport",
     "best",
     "errors",
     "every",

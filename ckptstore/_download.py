@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ckptstore._fetch import ChunkFetch, Target, is_unreadable
+from ckptstore._fetch import ChunkFetch, Target, is_no_object
 from ckptstore._memory import allocate
 from ckptstore._table import ChunkEntry, ChunkTable
 from ckptstore._tasks import for_each
@@ -109,7 +109,7 @@ class Download:
                 "load an older checkpoint, or other fields"
             ) from exc
         except (ChunkCorruptError, BackendError) as exc:
-            if isinstance(exc, BackendError) and not is_unreadable(exc):
+            if isinstance(exc, BackendError) and not is_no_object(exc):
                 raise
             raise ChunkCorruptError(
                 f"a chunk of {self._place(parts[0])} is corrupt: {exc} (key {chunk.key}, "

@@ -16,9 +16,21 @@ from ckptstore._table import ChunkEntry
 from ckptstore._tasks import in_worker
 from ckptstore._upload import Engine
 from ckptstore.codecs import KNOWN_CODECS
-from ckptstore.errors import BackendError, ChunkCorruptError, ObjectNotFoundError
+from ckptstore.errors import (
+    BackendError,
+    CheckpointStoreError,
+    ChunkCorruptError,
+    FormatError,
+    IntegrityError,
+    LimitExceededError,
+    NotFoundError,
+    ObjectNotFoundError,
+    SignatureError,
+    UnsupportedVersionError,
+)
+from ckptstore.verify import ProblemKind
 
-__all__ = ["Attempt", "ChunkFetch", "Stored", "Target", "is_unreadable"]
+__all__ = ["Attempt", "ChunkFetch", "Stored", "Target", "is_no_object", "kind_of"]
 
 _log = logging.getLogger("ckptstore")
 
@@ -70,13 +82,24 @@ class Target:
             place[:] = self.raw[offset : offset + len(place)]
 
 
-def is_unreadable(error: Exception) -> bool:
+def is_no_object(error: Exception) -> bool:
     """Tell whether what stands in an object's place cannot be read as one.
 
     The other classes of BackendError say that the storage did not give the
     object, and a transient one may be another tomorrow: no damage of the object.
     """
     return type(error) is BackendError and not error.transient
+
+
+def kind_of(error: CheckpointStoreError) -> ProblemKind | None:
+    """Return what an object is that cannot be read for this error; None if the storage failed, or the caller."""
+    if isinstance(error, NotFoundError):
+        return "missing"
+    if isinstance(error, (UnsupportedVersionError, LimitExceededError, SignatureError)):
+        return "unreadable"
+    if isinstance(error, (FormatError, IntegrityError)) or is_no_object(error):
+        return "corrupt"
+    return None
 
 
 class ChunkFetch:
@@ -90,12 +113,12 @@ class ChunkFetch:
 
         Raises what is wrong with the chunk itself where no copy is whole:
         ChunkCorruptError, ObjectNotFoundError, or a BackendError that
-        ``is_unreadable``; any other BackendError at once.
+        ``is_no_object``; any other BackendError at once.
         """
         try:
             return await self.own(chunk, attempt)
         except (ChunkCorruptError, ObjectNotFoundError, BackendError) as problem:
-            if isinstance(problem, BackendError) and not is_unreadable(problem):
+            if isinstance(problem, BackendError) and not is_no_object(problem):
                 raise
             found = await self.copy(chunk, attempt)
             if found is None:
@@ -120,7 +143,7 @@ class ChunkFetch:
             except (ChunkCorruptError, ObjectNotFoundError):
                 continue
             except BackendError as exc:
-                if not is_unreadable(exc):
+                if not is_no_object(exc):
                     raise
         return await attempt(stored)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,10 +10,12 @@ from ckptstore import _edit
 from ckptstore._collect import collect
 from ckptstore._keys import check_collection, check_run_and_label
 from ckptstore._retention import Wish, check_keep, protected_names
+from ckptstore._verify import verify
 from ckptstore.checkpoint import Checkpoint, CheckpointRef
 from ckptstore.errors import ConfigError
 from ckptstore.garbage import GCReport
 from ckptstore.retention import Keep
+from ckptstore.verify import VerifyReport
 
 if TYPE_CHECKING:
     from ckptstore._clock import Clock
@@ -124,4 +126,47 @@ class StoreUpkeep:
             clock=self._clock,
             dry_run=dry_run,
             force=force,
+        )
+
+    async def verify(
+        self,
+        what: What | None = None,
+        *,
+        sample: float | None = None,
+        seed: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> VerifyReport:
+        """Read what is stored and return what of it is damaged, whom that touches and what is whole instead.
+
+        ``what``: a checkpoint or its reference; the name of a collection, which
+        stands for all its checkpoints; None is the whole store. Every manifest
+        is read and checked, and every chunk fetched, decoded and compared with
+        its digest, once; what was deleted is passed over. It goes on after a
+        problem. ``sample``: all manifests, and of the chunks only this share,
+        above 0 and at most 1, drawn at random; the same ones for the same
+        ``seed``. ``progress`` is called now and then on the store's own thread
+        with the bytes done and in all; let it return soon.
+
+        Writes nothing. Memory is bounded by ``StoreConfig.memory_bytes``, and a
+        hundred bytes for each chunk.
+
+        Raises InvalidNameError, ConfigError, StoreMismatchError,
+        CheckpointNotFoundError, CheckpointDeletedError; BackendError where the
+        storage fails: what is in it is then not known.
+        """
+        self._check_open()
+        if sample is not None and (
+            isinstance(sample, bool) or not isinstance(sample, (int, float)) or not 0 < sample <= 1
+        ):
+            raise ConfigError(f"sample must be a share above 0 and at most 1, not {sample!r:.80}")
+        if seed is not None and type(seed) is not int:
+            raise ConfigError(f"seed must be an int, not {type(seed).__name__}")
+        source: ManifestSource | str | None
+        if what is None or isinstance(what, str):
+            source = None if what is None else check_collection(what)
+            await self._saves.settled()
+        else:
+            source = await self._source(what)
+        return await verify(
+            self._engine, self._marker.store_id, source, sample=sample, seed=seed, progress=progress
         )

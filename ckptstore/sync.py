@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, overload
 
@@ -22,6 +22,7 @@ from ckptstore.garbage import GCReport
 from ckptstore.retention import Keep
 from ckptstore.serializers import Registry
 from ckptstore.store import AsyncCheckpointStore
+from ckptstore.verify import VerifyReport
 
 __all__ = ["CheckpointStore"]
 
@@ -254,6 +255,17 @@ class CheckpointStore:
     def collect_garbage(self, *, dry_run: bool = False, force: bool = False) -> GCReport:
         """See AsyncCheckpointStore.collect_garbage."""
         return self._loop.call(self._store.collect_garbage(dry_run=dry_run, force=force))
+
+    def verify(
+        self,
+        what: What | None = None,
+        *,
+        sample: float | None = None,
+        seed: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> VerifyReport:
+        """See AsyncCheckpointStore.verify."""
+        return self._loop.call(self._store.verify(what, sample=sample, seed=seed, progress=progress))
 
     def close(self) -> None:
         """See AsyncCheckpointStore.aclose."""

@@ -13,12 +13,12 @@ PACKAGE = ROOT / "ckptstore"
 # One line a floor, from the ground up. A module may import from lower floors
 # and from modules before it on its own floor.
 FLOORS = (
-    ("errors", "_policy_text", "retention", "garbage"),
+    ("errors", "_policy_text", "retention", "garbage", "verify"),
     ("config", "_budget", "_chunking", "_clock", "_memory", "_msgpack", "_tasks", "_workers"),
     ("_keys", "_gc_refs", "_schema", "_metadata", "backends.base", "backends", "serializers", "codecs"),
     ("checkpoint", "diff", "_table", "_summary", "_signing", "manifest", "_loop"),
     ("testing", "doctor", "_listing", "_snapshot", "_trust", "_upload", "_commit", "_summaries"),
-    ("_fetch", "_download", "_compare", "_diff"),
+    ("_fetch", "_download", "_compare", "_diff", "_tally", "_verify"),
     ("_line", "_marker", "_edit", "_gc_listing", "_collect", "_retention", "_retention_runs"),
     ("_writer", "_request", "_reader", "_pending", "_captures", "_saves"),
     ("_life", "_upkeep", "store"),
