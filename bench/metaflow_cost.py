@@ -27,7 +27,7 @@ from pathlib import Path
 from bench.machine import describe_machine
 from bench.s3_server import s3_server
 
-__all__ = ["TASKS", "main"]
+__all__ = ["TASKS", "Cost", "Rig", "Task", "datastores", "main"]
 
 GOAL_S = 0.3
 """What looking for a checkpoint that is not there may add to a task, start and end together."""
@@ -56,13 +56,12 @@ class CostFlow(FlowSpec):
         note("out")
         self.next(self.join)
 
-    @checkpoint
+    @checkpoint(show_card="NO_CARD" not in os.environ)
     @step
     def fresh(self):
         note("in")
-        if "SAVE" in os.environ:
-            self.epoch = 1
-            current.checkpoint.save()
+        for self.epoch in range(int(os.environ["SAVES"])):
+            current.checkpoint.save(metadata={"epoch": self.epoch, "loss": 1 / (self.epoch + 1)})
         note("out")
         self.next(self.join)
 
@@ -101,7 +100,8 @@ class Task:
     step: str
     attempt: int = 0
     installed: bool = True
-    saves: bool = False
+    saves: int = 0
+    card: bool = True
     judged: bool = False
 
 
@@ -111,7 +111,7 @@ TASKS = {
     "unused": Task("@checkpoint, nothing to look for", "fresh"),
     "eager": Task("@checkpoint(load_policy='eager'), nothing found", "eager", judged=True),
     "retry": Task("a retry, nothing found", "fresh", attempt=1, judged=True),
-    "save": Task("one blocking save of a number", "fresh", saves=True),
+    "save": Task("one blocking save of a number", "fresh", saves=1),
 }
 
 
@@ -122,6 +122,13 @@ class Cost:
     start_s: float
     end_s: float
     cpu_s: float
+    step_s: float = 0.0
+    """From the first line of the step to its last."""
+
+    @property
+    def wall_s(self) -> float:
+        """All of it."""
+        return self.start_s + self.step_s + self.end_s
 
 
 class Rig:
@@ -171,6 +178,7 @@ class Rig:
             start_s=float(noted["in"]) - started_s,
             end_s=ended_s - float(noted["out"]),
             cpu_s=_children_cpu_s() - before,
+            step_s=float(noted["out"]) - float(noted["in"]),
         )
 
     def _command(self, task: Task, *command: str) -> None:
@@ -183,7 +191,7 @@ class Rig:
                 *options,
                 *command,
             ],
-            env=self._env | ({"SAVE": "1"} if task.saves else {}),
+            env={**self._env, "SAVES": str(task.saves), **({} if task.card else {"NO_CARD": "1"})},
             cwd=self._flow.parent,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -242,7 +250,8 @@ def render(costs: Mapping[str, Sequence[Cost]]) -> str:
 
 
 @contextlib.contextmanager
-def _datastores(*, only_local: bool) -> Iterator[dict[str, dict[str, str]]]:
+def datastores(*, only_local: bool) -> Iterator[dict[str, dict[str, str]]]:
+    """Give the datastores that there are by name, each as the environment in which Metaflow uses it."""
     local = {"METAFLOW_DEFAULT_DATASTORE": "local"}
     with contextlib.ExitStack() as stack:
         server = None if only_local else stack.enter_context(s3_server())
@@ -262,8 +271,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "machine": describe_machine("."),
         "command": ["bench.metaflow_cost", *sys.argv[1:]],
     }
-    with _datastores(only_local=options.local) as datastores:
-        for name, datastore in datastores.items():
+    with datastores(only_local=options.local) as found:
+        for name, datastore in found.items():
             costs = measure(datastore, options.rounds)
             print(f"{name}, medians of {options.rounds} rounds\n\n{render(costs)}\n")
             kept[name] = {task: [asdict(cost) for cost in rounds] for task, rounds in costs.items()}

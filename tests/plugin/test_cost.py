@@ -1,4 +1,4 @@
-"""The measurement of what @checkpoint adds to a task, at toy size: it measures what it says."""
+"""The measurements of what @checkpoint and its card add to a task, at toy size: they measure what they say."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import card_cost
 from bench.metaflow_cost import TASKS, Cost, render
 
 pytestmark = pytest.mark.metaflow
@@ -43,3 +44,34 @@ def test_what_is_told_is_the_difference_to_the_base_of_the_same_round():
     assert "| a retry, nothing found | 2.250 | 0.600 | 0.700 | +0.250 | +0.100 | +0.000 |" in table
     assert "a retry, nothing found: at most 0.3 s more: NOT met (0.350 s)" in table
     assert "nothing found: at most 0.3 s more: met (0.260 s)" in table
+
+
+def test_the_cards_cost_is_measured_for_every_number_of_saves(tmp_path):
+    kept = tmp_path / "card.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.card_cost", "--local", "--rounds", "1", "--json", str(kept)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr
+    pairs = json.loads(kept.read_text())["local"]
+    assert list(pairs) == [str(n) for n in card_cost.SAVES]
+    for ((without, with_card),) in pairs.values():
+        for cost in (without, with_card):
+            assert 0 < cost["cpu_s"] < 60
+            assert 0 < cost["step_s"] < 60
+    assert done.stdout.count("at most 50 ms more: ") == len(card_cost.SAVES)
+
+
+def test_what_the_card_adds_is_the_median_difference_of_the_pairs():
+    def pair(slower_s):
+        return Cost(1.0, 0.5, 0.7, 2.0), Cost(1.0, 0.5 + slower_s, 0.7, 2.0)
+
+    table = card_cost.render(
+        {1: [pair(s) for s in (0.001, 0.02, 0.3)], 10: [pair(s) for s in (0.06, 0.06, 0.0)]}
+    )
+    assert "| 1 | 3.500 | +20 |" in table
+    assert "1 save: at most 50 ms more: met (20 ms)" in table
+    assert "10 saves: at most 50 ms more: NOT met (60 ms)" in table
