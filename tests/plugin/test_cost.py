@@ -75,3 +75,11 @@ def test_what_the_card_adds_is_the_median_difference_of_the_pairs():
     assert "| 1 | 3.500 | +20 |" in table
     assert "1 save: at most 50 ms more: met (20 ms)" in table
     assert "10 saves: at most 50 ms more: NOT met (60 ms)" in table
+
+
+def test_who_imports_metaflow_imports_nothing_that_only_tasks_need(run_command):
+    script = "import sys, metaflow; print(*(name for name in sys.modules if 'ckptstore' in name))"
+    ended = run_command("-c", script)
+    imported = {name.rpartition(".")[2] for name in ended.stdout.split()}
+    assert {"decorator", "client", "artifact"} <= imported
+    assert not imported & {"session", "library", "saving", "place", "options", "card", "sync", "store"}

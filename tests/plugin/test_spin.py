@@ -72,7 +72,7 @@ def spins(run_flow, run_command, tmp_path_factory):
     ]
     changed = {path for path, status in files(of_the_run).items() if before.get(path) != status}
     assert set(before) <= set(files(of_the_run))
-    assert not list(folder.glob("ckptstore-*")), "a folder of a spin that persists nothing is left"
+    assert not list(folder.glob("ckptstore-spin-*")), "a folder of a spin that persists nothing is left"
     return Spins(*spun, run=ran.run, root=folder / "root", changed=changed)
 
 

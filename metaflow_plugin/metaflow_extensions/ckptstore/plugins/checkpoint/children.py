@@ -17,7 +17,8 @@ import ckptstore
 
 from .errors import CheckpointException
 from .options import Options
-from .place import ON_DISK, Place, place_at
+from .place import Place, place_at
+from .requirements import ON_DISK
 from .scope import TaskIdentity
 from .turns import Turns
 

@@ -16,15 +16,11 @@ from metaflow.flowspec import FlowSpec
 
 import ckptstore
 
+# The rest is imported where it is used: Metaflow imports this module in every process of every flow.
 from .artifact import CheckpointArtifact
-from .artifact_serializers import restored
-from .client_state import ClientState
 from .errors import CheckpointArgumentError
-from .files_outside import write_files
-from .library import Reference, choose_fields
-from .onto import attributes_set
+from .reference import Reference
 from .save_arguments import StrPath, check_storage_format
-from .saving import check_save
 
 __all__ = ["Checkpoint"]
 
@@ -60,6 +56,8 @@ class Checkpoint:
         datastore: str | None = None,
         datastore_root: str | None = None,
     ) -> None:
+        from .client_state import ClientState
+
         self._state = ClientState(temp_dir_root, datastore, datastore_root)
         # Not a method of this object: that would keep it alive.
         weakref.finalize(self, self._state.close_quietly)
@@ -136,6 +134,11 @@ class Checkpoint:
         there is no such field, file or attribute of ``onto``, and the store's
         errors; ``onto``, ``path`` and ``directory`` are as they were then.
         """
+        from .artifact_serializers import restored
+        from .files_outside import write_files
+        from .library import choose_fields
+        from .onto import attributes_set
+
         if path is not None and (fields is not None or onto is not None):
             raise CheckpointArgumentError(
                 "path is for files: without it fields and onto say which attributes."
@@ -187,6 +190,8 @@ class Checkpoint:
         ``@checkpoint`` and of the processes that it starts, and when the task
         has ended; else as ``current.checkpoint.save``.
         """
+        from .saving import check_save
+
         check_save(name, metadata, latest, wait)
         check_storage_format(storage_format, _log.info)
         if isinstance(values, (str, os.PathLike)):

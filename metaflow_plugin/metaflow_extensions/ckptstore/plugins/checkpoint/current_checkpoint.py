@@ -12,8 +12,8 @@ import ckptstore
 from .artifact import CheckpointArtifact, format_key
 from .cadence import Every
 from .errors import CheckpointException
-from .library import Reference
 from .loop import Loop, LoopMetadata
+from .reference import Reference
 from .save_arguments import StrPath, check_storage_format, name_and_path
 from .saving import check_save
 from .session import Session

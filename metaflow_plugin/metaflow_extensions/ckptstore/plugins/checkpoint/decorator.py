@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metaflow.decorators import StepDecorator
 from metaflow.flowspec import FlowSpec
@@ -14,15 +14,12 @@ from metaflow.metaflow_current import current
 # module imports to remote tasks. It costs nothing: ckptstore imports lazily.
 import ckptstore  # noqa: F401
 
-from .card import CardWriter
-from .current_checkpoint import CurrentCheckpoint
-from .flow_state import refuse_fixed_names
-from .options import DEFAULTS, Options, parse_options
-from .place import place_of_attempt, place_of_origin
-from .requirements import add_requirements, check_installed
-from .scope import TaskIdentity, identify
-from .session import Session
-from .task_lines import note_lines
+from .defaults import DEFAULTS
+
+# The rest is imported in the hooks: Metaflow imports this module in every process of every flow.
+if TYPE_CHECKING:
+    from .options import Options
+    from .session import Session
 
 __all__ = ["CheckpointDecorator"]
 
@@ -109,6 +106,8 @@ class CheckpointDecorator(StepDecorator):
     _session: Session | None = None
 
     def init(self) -> None:
+        from .options import parse_options
+
         self._options = parse_options(self.attributes)
         # Metaflow leaves None out of what it hands to the task of a `--with checkpoint:load_policy=null`.
         self.attributes["load_policy"] = self._options.load_policy
@@ -129,6 +128,9 @@ class CheckpointDecorator(StepDecorator):
         flow_datastore: Any,
         logger: Callable[..., None],
     ) -> None:
+        from .flow_state import refuse_fixed_names
+        from .requirements import add_requirements
+
         self._logger = logger
         add_requirements(decorators, flow, flow_datastore.TYPE if flow_datastore else "local")
         refuse_fixed_names(flow, self._options.include or ())
@@ -147,33 +149,26 @@ class CheckpointDecorator(StepDecorator):
         ubf_context: Any,
         inputs: Any,
     ) -> None:
+        from .attempt import session_of_attempt
+        from .task_lines import note_lines
+
         # Later attempts are @catch's: they run its fallback and no line of the step.
         is_fallback = retry_count > max_user_code_retries
-        if not is_fallback:
-            check_installed(step_name, task_datastore.TYPE)
-        identity = identify(
+        self._session = session_of_attempt(
             flow,
-            current,
             step=step_name,
             run_id=run_id,
             task_id=task_id,
-            attempt=retry_count,
+            number=retry_count,
+            is_fallback=is_fallback,
             ubf_context=ubf_context,
-        )
-        self._session = Session(
-            flow,
-            identity=identity,
             options=self._options,
-            place=place_of_attempt(task_datastore, self._log),
-            origin=place_of_origin(inputs, self._log),
+            task_datastore=task_datastore,
+            inputs=inputs,
             log=self._log,
-            card=None if is_fallback else self._card(task_datastore, identity),
-        )
-        current._update_env(  # type: ignore[no-untyped-call]  # Metaflow's
-            {"checkpoint": CurrentCheckpoint(self._session)}
         )
         if not is_fallback:
-            note_lines(metadata, identity)
+            note_lines(metadata, self._session.identity)
             self._session.find_start()
             self._session.open_to_children()
 
@@ -219,13 +214,6 @@ class CheckpointDecorator(StepDecorator):
         if self._session is not None:
             self._session.close_after_error()
             self._session.files.close()
-
-    def _card(self, task_datastore: Any, identity: TaskIdentity) -> CardWriter | None:
-        # A spin that persists nothing has no place in which a card could be looked for.
-        is_kept = getattr(task_datastore, "_persist", True)
-        if not (self._options.show_card and identity.is_control and is_kept):
-            return None
-        return CardWriter(task_datastore._storage_impl, identity.pathspec, log=self._log)
 
     def _log(self, message: str) -> None:
         self._logger(f"[@checkpoint] {message}", timestamp=False)

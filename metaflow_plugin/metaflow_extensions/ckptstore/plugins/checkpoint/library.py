@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ckptstore
@@ -13,16 +13,13 @@ from .description import describe
 from .directory_restore import describe_files
 from .errors import CheckpointArgumentError, CheckpointException
 from .policies import newest_of
+from .reference import Reference, TaskLike
 from .reserved import attributes_of
 from .scope import TaskIdentity
 from .stores import Stores
-from .task_lines import TaskLike
 from .task_listing import found_of_task, found_of_tasks
 
-__all__ = ["Library", "Reference", "choose_fields"]
-
-Reference = CheckpointArtifact | Mapping[str, Any] | str | TaskLike
-"""An artifact, its dict, its key, or a task or its pathspec, which stand for the newest of it."""
+__all__ = ["Library", "choose_fields"]
 
 _PATHSPEC = re.compile(r"[^/@]+(/[^/@]+){3}")
 

@@ -11,9 +11,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from .cadence import Cadence, Every
 from .errors import CheckpointArgumentError, CheckpointException
-from .library import Reference
 from .loop_exit import is_left_by_choice
 from .loop_position import Node, Positions, Status
+from .reference import Reference
 from .reserved import LOOP
 
 __all__ = ["Loop", "LoopMetadata", "Loops"]

@@ -8,9 +8,9 @@ from typing import Any
 import ckptstore
 
 from .artifact import CheckpointArtifact
-from .library import Reference
 from .loop_position import Positions
 from .preemption import Preemption
+from .reference import Reference
 from .reserved import LOOP
 from .restoring import Restorer
 from .saving import Saver, check_save

@@ -9,22 +9,11 @@ from typing import Any
 from ckptstore import Keep
 from ckptstore.errors import InvalidPolicyError
 
+from .defaults import DEFAULTS
 from .errors import CheckpointArgumentError
 from .policies import policy_text
 
 __all__ = ["DEFAULTS", "Options", "parse_options"]
-
-DEFAULTS: dict[str, Any] = {
-    "load_policy": "fresh",
-    "include": None,
-    "exclude": None,
-    "temp_dir_root": None,
-    "show_card": True,
-    "background": False,
-    "keep": None,
-    "on_preemption": "finish",
-    "sigterm": False,
-}
 
 
 @dataclass(frozen=True, slots=True)

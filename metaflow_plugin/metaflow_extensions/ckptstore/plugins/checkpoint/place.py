@@ -19,6 +19,7 @@ import ckptstore
 from .artifact_serializers import make_registry
 from .datastore_backend import DatastoreBackend
 from .errors import CheckpointException
+from .requirements import ON_DISK
 from .s3_client import has_aiobotocore, s3_options
 
 __all__ = [
@@ -34,9 +35,6 @@ __all__ = [
 # Beside the flows' folders. No flow can have this name, and the folder has none of the
 # files by which Metaflow's local metadata provider knows a flow.
 STORE_FOLDER = "mf.ckptstore"
-
-ON_DISK = frozenset({"local", "spin"})
-"""The kinds of datastore that are folders of this machine."""
 
 _BLOCKING_WORKERS = 8
 """Threads of a store whose requests block: each holds one for as long as the storage takes."""

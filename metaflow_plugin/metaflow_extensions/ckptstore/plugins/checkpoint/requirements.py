@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import CheckpointException
-from .place import ON_DISK
 
-__all__ = ["add_requirements", "check_installed"]
+__all__ = ["ON_DISK", "add_requirements", "check_installed"]
+
+ON_DISK = frozenset({"local", "spin"})
+"""The kinds of datastore that are folders of the machine."""
 
 
 @dataclass(frozen=True, slots=True)

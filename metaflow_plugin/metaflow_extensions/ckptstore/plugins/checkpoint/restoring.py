@@ -10,8 +10,9 @@ import ckptstore
 from .artifact import CheckpointArtifact
 from .artifact_serializers import restored
 from .flow_state import FlowState
-from .library import Library, Reference, choose_fields
+from .library import Library, choose_fields
 from .loop_position import Positions
+from .reference import Reference
 from .reserved import LOOP
 from .task_files import TaskFiles
 

@@ -18,7 +18,7 @@ from .card import Board, CardWriter
 from .children import make_offer, withdraw_offer
 from .flow_state import FlowState
 from .history import History
-from .library import Library, Reference
+from .library import Library
 from .loop import Loops
 from .loop_host import LoopHost, has_positions
 from .marks import Marks
@@ -26,6 +26,7 @@ from .options import Options
 from .place import Place
 from .preemption import Preemption
 from .recurring import Recurring
+from .reference import Reference
 from .restoring import Restorer
 from .saving import Saver, size_text
 from .scope import TaskIdentity

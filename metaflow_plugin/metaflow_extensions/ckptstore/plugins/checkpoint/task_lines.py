@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from metaflow.exception import MetaflowException, MetaflowNotFound
 from metaflow.metadata_provider.metadata import MetaDatum
@@ -13,20 +13,7 @@ from metaflow.metadata_provider.metadata import MetaDatum
 from .errors import CheckpointArgumentError
 from .scope import TaskIdentity
 
-__all__ = ["TaskLike", "known_task", "lines_of", "note_lines", "tasks_of"]
-
-
-@runtime_checkable
-class TaskLike(Protocol):
-    """What is asked of a Metaflow Task."""
-
-    @property
-    def pathspec(self) -> str:
-        """``Flow/run_id/step/task_id``."""
-
-    @property
-    def metadata_dict(self) -> dict[str, str]:
-        """What is noted with it."""
+__all__ = ["known_task", "lines_of", "note_lines", "tasks_of"]
 
 
 _FIELD = "checkpoint-lines"
