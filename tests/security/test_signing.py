@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import pickle
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -271,6 +272,11 @@ def test_a_key_itself_is_no_option(value: Any) -> None:
     with pytest.raises(ConfigError, match="signing_key must be the path") as caught:
         StoreConfig(signing_key=value)
     assert "\\x01" not in str(caught.value)
+
+
+def test_a_keyring_cannot_be_pickled_nor_copied_by_it() -> None:
+    with pytest.raises(TypeError, match="is not pickled"):
+        pickle.dumps(OURS._keys)
 
 
 def test_errors_of_signatures_are_ours() -> None:
