@@ -168,6 +168,7 @@ PROMISES: dict[int, tuple[str, tuple[str, ...]]] = {
             "test_card_writer:test_first_update_is_written_at_once_and_many_make_few_writes",
             "test_card_writer:test_storage_that_hangs_holds_the_end_up_no_longer_than_allowed",
             "test_card_writer:test_no_thread_is_there_before_the_first_page_nor_after_the_last",
+            "test_cost:test_the_cards_cost_is_measured_for_every_number_of_saves",
         ),
     ),
 }
