@@ -120,6 +120,15 @@ def test_a_spin_that_persists_nothing_keeps_no_checkpoint_and_says_so(spins):
     assert not Path(url.partition("#")[0]).exists()
 
 
+def test_cards_are_where_spin_persists_and_there_is_none_where_it_does_not(spins):
+    pages = [path.read_text() for path in spins.root.rglob("mf.cards/SpinFlow/**/checkpoint-checkpoint-*.html")]
+    said = sorted(
+        next((who for who in ("the first", "the second", "not persisted") if who in page), "the join")
+        for page in pages
+    )
+    assert said == ["the first", "the join", "the second"]
+
+
 def test_decorators_that_the_user_allows_stay_allowed(run_command):
     script = "import metaflow.metaflow_config as config; print(config.SPIN_ALLOWED_DECORATORS)"
     ended = run_command("-c", script, METAFLOW_SPIN_ALLOWED_DECORATORS='["retry"]')
