@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ckptstore._pending import PendingSave as AsyncPendingSave
     from ckptstore._upload import Progress
     from ckptstore.backends.base import Backend, ObjectInfo
-    from ckptstore.checkpoint import Checkpoint, CheckpointRef, FieldInfo, LeafInfo, Manifest, Sizes
+    from ckptstore.checkpoint import Checkpoint, CheckpointRef, FieldInfo, LeafInfo, Manifest, Sizes, Skipped
     from ckptstore.config import Limits, StoreConfig
     from ckptstore.diff import Diff, FieldDiff, LeafDiff, MetadataDiff
     from ckptstore.errors import CheckpointStoreError
@@ -63,6 +63,7 @@ _HOMES = {
     "Progress": "ckptstore._upload",
     "Registry": "ckptstore.serializers",
     "Sizes": "ckptstore.checkpoint",
+    "Skipped": "ckptstore.checkpoint",
     "StoreConfig": "ckptstore.config",
     "VerifyReport": "ckptstore.verify",
     "best": "ckptstore.retention",
@@ -99,6 +100,7 @@ __all__ = [
     "Progress",
     "Registry",
     "Sizes",
+    "Skipped",
     "StoreConfig",
     "VerifyReport",
     "best",

@@ -18,7 +18,7 @@ from ckptstore.errors import (
 )
 from ckptstore.manifest import ManifestSource
 
-__all__ = ["delete", "pin", "require_live", "source_of", "undelete", "unpin"]
+__all__ = ["delete", "exists", "pin", "require_live", "source_of", "undelete", "unpin"]
 
 _PIN_BYTES = b"pinned\n"
 
@@ -83,6 +83,11 @@ async def pin(backend: Backend, source: ManifestSource) -> None:
 async def unpin(backend: Backend, source: ManifestSource) -> None:
     await _require_manifest(backend, source)
     await backend.delete(source.key + PIN)
+
+
+async def exists(backend: Backend, key: str) -> bool:
+    """Tell whether there is an object under a key."""
+    return await _head(backend, key) is not None
 
 
 async def _require_manifest(backend: Backend, source: ManifestSource) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 
 from ckptstore._captures import Captures
 from ckptstore._clock import Clock
+from ckptstore._fallback import Found, noted
 from ckptstore._line import Line, open_line
 from ckptstore._marker import StoreMarker
 from ckptstore._memory import Arena
@@ -40,6 +42,7 @@ class Saves:
         self.captures = Captures(engine, registry)
         self._arena = Arena()
         self._lines: dict[str, Line] = {}
+        self._fallbacks: dict[str, Found] = {}
         self._in_flight = asyncio.Lock()
         self._pending: list[PendingSave] = []
         self._writing: asyncio.Task[Checkpoint] | None = None
@@ -176,7 +179,16 @@ class Saves:
         task.add_done_callback(lambda ended: self._ended(ended, captured=captured))
         return task
 
+    def fell_back(self, collection: str, found: Found) -> None:
+        """Have the next save of a collection record that newer checkpoints were skipped."""
+        if found.skipped:
+            self._fallbacks[collection] = found
+
     async def _write(self, request: Request, snapshot: Snapshot) -> Checkpoint:
+        found = self._fallbacks.get(request.collection)
+        if found is not None:
+            attributes = noted(request.attributes, found, self._engine.config.limits)
+            request = replace(request, attributes=attributes)
         checkpoint = await write(
             self._engine,
             await self._line(request.collection),
@@ -186,6 +198,8 @@ class Saves:
             clock=self._clock,
             max_save_s=self._marker.max_save_s,
         )
+        if self._fallbacks.get(request.collection) is found:
+            self._fallbacks.pop(request.collection, None)
         if request.keep is not None:
             if request.keep.reads:
                 self.retention.remember(checkpoint)

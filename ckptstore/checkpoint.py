@@ -11,7 +11,7 @@ from typing import Any
 from ckptstore._keys import check_collection, parse_name
 from ckptstore.errors import InvalidNameError
 
-__all__ = ["Checkpoint", "CheckpointRef", "FieldInfo", "LeafInfo", "Manifest", "Sizes"]
+__all__ = ["Checkpoint", "CheckpointRef", "FieldInfo", "LeafInfo", "Manifest", "Sizes", "Skipped"]
 
 _HEX32 = re.compile(r"[0-9a-f]{32}")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
@@ -90,6 +90,14 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped:
+    """A damaged checkpoint that a ``fallback`` passed over: its name, ``collection@name``, and what is wrong."""
+
+    checkpoint: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """One committed checkpoint.
 
@@ -97,6 +105,8 @@ class Checkpoint:
     ``created`` (UTC) is for people only. ``metadata`` is the user's,
     ``attributes`` what a layer above noted. ``parent`` is the checkpoint that
     the writer had resumed from. ``fields`` are the names of the saved values.
+    ``skipped`` is what ``latest(fallback=n)`` passed over, newest first, to find
+    this one; it is not stored, and not compared.
     """
 
     ref: CheckpointRef
@@ -111,6 +121,7 @@ class Checkpoint:
     parent: CheckpointRef | None
     sizes: Sizes
     fields: tuple[str, ...]
+    skipped: tuple[Skipped, ...] = field(default=(), compare=False)
 
     @property
     def created(self) -> datetime:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Literal, overload
+from functools import partial
+from typing import Any, Literal, TypeVar, overload
 
 from ckptstore import _edit
 from ckptstore._captures import CapturedSave
 from ckptstore._diff import diff
+from ckptstore._fallback import Found, check_fallback, newest
 from ckptstore._keys import check_collection, check_run_and_label
 from ckptstore._life import StoreLife
 from ckptstore._listing import collections, entries
@@ -22,11 +24,13 @@ from ckptstore._trust import Trusted, check_trusted
 from ckptstore._upkeep import StoreUpkeep, What
 from ckptstore.checkpoint import Checkpoint, CheckpointRef, Manifest
 from ckptstore.diff import Diff
-from ckptstore.errors import CheckpointNotFoundError
+from ckptstore.errors import CheckpointNotFoundError, ConfigError
 from ckptstore.manifest import ManifestSource
 from ckptstore.retention import Keep
 
 __all__ = ["AsyncCheckpointStore"]
+
+T = TypeVar("T")
 
 
 class AsyncCheckpointStore(StoreLife, StoreUpkeep):
@@ -202,6 +206,7 @@ class AsyncCheckpointStore(StoreLife, StoreUpkeep):
         fields: Sequence[str] | None = None,
         trusted: Trusted = False,
         device: str | None = None,
+        fallback: int = 0,
     ) -> dict[str, Any]:
         """Return the saved values, or those of some ``fields``; everything is verified before anything is built.
 
@@ -215,21 +220,32 @@ class AsyncCheckpointStore(StoreLife, StoreUpkeep):
         may if the checkpoint is signed with your ``signing_key``, or ``what`` is
         a reference (a CheckpointRef or its dict) that you kept, which pins it.
 
+        ``fallback``: with the name of a collection, take one of up to so many
+        older checkpoints where the newest is damaged, manifest or data. It is
+        logged as a warning, and recorded as by ``latest``.
+
         Raises CheckpointNotFoundError, CheckpointDeletedError,
         UntrustedPickleError, SignatureError, ChunkCorruptError,
         ChunkMissingError, StoreMismatchError, IntegrityError, FormatError, BackendError.
         """
-        trusted = check_trusted(trusted)
-        source = await self._source(what)
-        return await load(
+        trusted, fallback = check_trusted(trusted), check_fallback(fallback)
+        read = partial(
+            load,
             self._engine,
-            source,
             fields=fields,
             trusted=trusted,
             pinned=isinstance(what, (CheckpointRef, Mapping)),
             device=device,
             registry=self._registry,
         )
+        if not fallback:
+            return await read(await self._source(what))
+        if not isinstance(what, str):
+            raise ConfigError(f"fallback goes with the name of a collection, not with {type(what).__name__}")
+        values = await self._newest(what, read, fallback=fallback)
+        if values is None:
+            raise CheckpointNotFoundError(f"collection {what!r} of {self.url} has no checkpoint")
+        return values[0]
 
     def allow(self, cls: type[Any]) -> None:
         """Let loads of this store restore objects of exactly this class, by its own code, without trust.
@@ -259,15 +275,42 @@ class AsyncCheckpointStore(StoreLife, StoreUpkeep):
         return await diff(self._engine, source, await self._source(b))
 
     async def latest(
-        self, collection: str, *, label: str | None = None, run: str | None = None
+        self, collection: str, *, label: str | None = None, run: str | None = None, fallback: int = 0
     ) -> Checkpoint | None:
         """Return the newest checkpoint of a collection, or None if there is none.
+
+        ``fallback``: take one of up to so many older ones where the newest has a
+        damaged manifest. What was passed over is logged as a warning, told by
+        ``skipped`` of what is returned, and recorded by the next save of this
+        store to the collection, in its attribute ``ckptstore.fallback``. The data
+        is not looked at: ``load`` with ``fallback`` does that.
 
         Raises BackendError, FormatError or IntegrityError where there is one
         that cannot be read: never None for that.
         """
-        async with aclosing(self.list(check_collection(collection), label=label, run=run)) as found:
-            return await anext(found, None)
+        check_run_and_label(run, label)
+        read = partial(read_summary_of, self._engine)
+        found = await self._newest(collection, read, label=label, run=run, fallback=check_fallback(fallback))
+        return None if found is None else replace(found[0].checkpoint, skipped=found[1].skipped)
+
+    async def _newest(
+        self,
+        collection: str,
+        read: Callable[[ManifestSource], Awaitable[T]],
+        *,
+        label: str | None = None,
+        run: str | None = None,
+        fallback: int,
+    ) -> tuple[T, Found] | None:
+        self._check_open()
+        collection = check_collection(collection)
+        await self._saves.settled()
+        found = await newest(
+            self._engine, self.store_id, collection, read, label=label, run=run, fallback=fallback
+        )
+        if found is not None:
+            self._saves.fell_back(collection, found[1])
+        return found
 
     async def list(
         self, collection: str | None = None, *, label: str | None = None, run: str | None = None

@@ -194,9 +194,12 @@ class CheckpointStore:
         fields: Sequence[str] | None = None,
         trusted: Trusted = False,
         device: str | None = None,
+        fallback: int = 0,
     ) -> dict[str, Any]:
         """See AsyncCheckpointStore.load."""
-        return self._loop.call(self._store.load(what, fields=fields, trusted=trusted, device=device))
+        return self._loop.call(
+            self._store.load(what, fields=fields, trusted=trusted, device=device, fallback=fallback)
+        )
 
     def allow(self, cls: type[Any]) -> None:
         """See AsyncCheckpointStore.allow."""
@@ -211,10 +214,10 @@ class CheckpointStore:
         return self._loop.call(self._store.diff(a, b))
 
     def latest(
-        self, collection: str, *, label: str | None = None, run: str | None = None
+        self, collection: str, *, label: str | None = None, run: str | None = None, fallback: int = 0
     ) -> Checkpoint | None:
         """See AsyncCheckpointStore.latest."""
-        return self._loop.call(self._store.latest(collection, label=label, run=run))
+        return self._loop.call(self._store.latest(collection, label=label, run=run, fallback=fallback))
 
     def list(
         self, collection: str | None = None, *, label: str | None = None, run: str | None = None

@@ -19,7 +19,7 @@ FLOORS = (
     ("checkpoint", "diff", "_table", "_summary", "_signing", "manifest", "_loop"),
     ("testing", "doctor", "_listing", "_snapshot", "_trust", "_upload", "_commit", "_summaries"),
     ("_fetch", "_download", "_compare", "_diff", "_tally", "_verify"),
-    ("_line", "_marker", "_edit", "_gc_listing", "_collect", "_retention", "_retention_runs"),
+    ("_line", "_marker", "_edit", "_fallback", "_gc_listing", "_collect", "_retention", "_retention_runs"),
     ("_writer", "_request", "_reader", "_pending", "_captures", "_saves"),
     ("_life", "_upkeep", "store"),
     ("_outcome", "sync"),
