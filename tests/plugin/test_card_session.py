@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from looping import Attempts, hold_commits
+from metaflow import Checkpoint, current
 from metaflow.plugins.datastores.local_storage import LocalStorage
 from metaflow_extensions.ckptstore.plugins.checkpoint import history
 from metaflow_extensions.ckptstore.plugins.checkpoint.card import CardWriter
@@ -200,6 +201,14 @@ def test_deleted_checkpoint_is_told_until_it_is_back(task, card):
         assert states(card.pages[-1]) == [("going", "deleted")]
         checkpoint.undelete(artifact)
         assert states(card.pages[-1]) == [("going", "saved")]
+
+
+def test_save_by_a_checkpoint_object_in_the_tasks_own_process_is_told(task, card, monkeypatch):
+    with task.begin(card=card) as checkpoint:
+        monkeypatch.setattr(current, "checkpoint", checkpoint, raising=False)
+        with Checkpoint() as other:
+            other.save({"x": 1}, name="by another hand")
+        assert states(card.pages[-1]) == [("by another hand", "saved")]
 
 
 def test_page_names_the_retention_that_goes_on_beside_it(task, card):
