@@ -7,7 +7,7 @@ import functools
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 from urllib.parse import quote
@@ -64,25 +64,25 @@ class Place:
 
     def open(self, *, create: bool) -> ckptstore.CheckpointStore:
         """Open the store; ``create``: make it if there is none. Raises what CheckpointStore.open raises."""
+        url, options = self.opening()
+        return ckptstore.CheckpointStore.open(url, create=create, registry=make_registry(), **options)
+
+    def opening(
+        self,
+    ) -> tuple[str | Callable[[Executor], Awaitable[ckptstore.Backend]], dict[str, Any]]:
+        """Return what a store is opened with: a URL or a function that makes the backend, and options."""
         if self._storage.TYPE in ON_DISK:
-            return ckptstore.CheckpointStore.open(self.url, create=create, registry=make_registry())
+            return self.url, {}
         if self._storage.TYPE == "s3":
             if has_aiobotocore():
                 scheme, _, path = self.url.partition("://")
-                return ckptstore.CheckpointStore.open(
-                    f"{scheme}://{quote(path)}",
-                    create=create,
-                    registry=make_registry(),
-                    **s3_options(_client(self._storage)),
-                )
+                return f"{scheme}://{quote(path)}", s3_options(_client(self._storage))
             self._log(
                 "aiobotocore is not installed here: checkpoints go through Metaflow's own S3 client, which is "
                 'slower; python -m pip install "ckptstore[s3]"'
             )
         config = ckptstore.StoreConfig(encode_workers=_BLOCKING_WORKERS)
-        return ckptstore.CheckpointStore.open(
-            functools.partial(_backend, self._storage), create=create, config=config, registry=make_registry()
-        )
+        return functools.partial(_backend, self._storage), {"config": config}
 
 
 def place_of_attempt(task_datastore: Any, log: Callable[[str], None]) -> Place:
