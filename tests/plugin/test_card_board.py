@@ -111,7 +111,7 @@ def test_what_is_loaded_later_takes_the_place_of_what_was_before(board, writer):
 def test_retry_counts_its_failures_and_the_time_since_the_first_checkpoint(writer):
     board = Board(PATHSPEC, 2, writer=writer)
     hour_ago = datetime.now(timezone.utc) - timedelta(hours=1)
-    board.earlier(Artifact("b", 1))
+    board.earlier(Artifact("b", 1), latest=False)
     board.earlier(Artifact("a", 0, created=hour_ago))
     board.loaded(Artifact("b", 1))
     board.descends_from(Artifact("c", 0, "Other/1/s/1", hour_ago - timedelta(days=3)))
@@ -119,7 +119,10 @@ def test_retry_counts_its_failures_and_the_time_since_the_first_checkpoint(write
     facts = writer.updates[-1]
     assert facts.n_failures == 2
     assert facts.observed_s == pytest.approx(3600, abs=5)
-    assert [(one.name, one.attempt, one.started_s) for one in facts.saved] == [("a", 0, None), ("b", 1, None)]
+    assert [(one.name, one.attempt, one.started_s, one.latest) for one in facts.saved] == [
+        ("a", 0, None, True),
+        ("b", 1, None, False),
+    ]
 
 
 def test_earlier_attempts_that_are_looked_up_late_come_before_this_ones_saves(writer):

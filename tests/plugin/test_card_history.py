@@ -36,8 +36,8 @@ class Board:
     def descends_from(self, number):
         self.tell(("descends from", number))
 
-    def earlier(self, number):
-        self.tell(("earlier", number))
+    def earlier(self, number, *, latest):
+        self.tell(("earlier", number, latest))
 
 
 class Store:
@@ -53,7 +53,9 @@ class Store:
 
     def checkpoint(self, number, attempt=0):
         parent = None if number == 0 else number - 1
-        return SimpleNamespace(number=number, parent=parent, attributes={"attempt": attempt})
+        return SimpleNamespace(
+            number=number, parent=parent, attributes={"attempt": attempt, "latest": number % 2 == 0}
+        )
 
     def inspect(self, number):
         self._request()
@@ -120,7 +122,7 @@ def test_newest_of_earlier_attempts_are_told_and_none_of_this_one(board, history
     history.look_at_earlier(Store(), SimpleNamespace(collection="line", run="1", attempt=2))
     history.stop(10)
 
-    assert board.told == [("earlier", n) for n in range(799, 799 - MAX_EARLIER, -1)]
+    assert board.told == [("earlier", n, n % 2 == 0) for n in range(799, 799 - MAX_EARLIER, -1)]
 
 
 def test_neither_a_load_nor_the_end_waits_for_a_slow_store(board, history):

@@ -42,13 +42,20 @@ class History:
             self._of_loaded.stop()
         self._board.loaded(self._library.artifact(loaded, store.url))
         if loaded.parent is not None:
-            self._of_loaded = self._look(store, _ancestors(store, loaded), self._board.descends_from)
+            self._of_loaded = self._look(
+                _ancestors(store, loaded),
+                lambda one: self._board.descends_from(self._library.artifact(one, store.url)),
+            )
 
     def look_at_earlier(self, store: ckptstore.CheckpointStore, identity: TaskIdentity) -> None:
         """Tell soon of what earlier attempts of the task saved in its line."""
         if self._board.is_on:
-            found = _earlier(store, identity)
-            self._look(store, itertools.islice(found, MAX_EARLIER), self._board.earlier)
+            self._look(
+                itertools.islice(_earlier(store, identity), MAX_EARLIER),
+                lambda one: self._board.earlier(
+                    self._library.artifact(one, store.url), latest=one.attributes.get("latest") is True
+                ),
+            )
 
     def stop(self, wait_s: float = 0.05) -> None:
         """Wait for what is under way, for so long in all; what is found later is not told. Idempotent."""
@@ -61,12 +68,9 @@ class History:
             look.stop()
 
     def _look(
-        self,
-        store: ckptstore.CheckpointStore,
-        found: Iterator[ckptstore.Checkpoint],
-        tell: Callable[..., None],
+        self, found: Iterator[ckptstore.Checkpoint], tell: Callable[[ckptstore.Checkpoint], None]
     ) -> _Look:
-        look = _Look(found, lambda one: tell(self._library.artifact(one, store.url)))
+        look = _Look(found, tell)
         with contextlib.suppress(RuntimeError):  # the process may have no more threads
             look.start()
             self._looks.append(look)

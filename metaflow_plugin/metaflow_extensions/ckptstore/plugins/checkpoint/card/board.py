@@ -58,11 +58,11 @@ class Board:
             with self._lock:
                 self._found = LineageFact.of(artifact)
 
-    def earlier(self, artifact: CheckpointArtifact) -> None:
+    def earlier(self, artifact: CheckpointArtifact, *, latest: bool = True) -> None:
         """Note what an earlier attempt of this task has saved; the newest first."""
         if not self.is_on:
             return
-        fact = SavedFact(state="saved", **_known(artifact))
+        fact = SavedFact(state="saved", latest=latest, **_known(artifact))
         with self._lock:
             self._earlier.insert(0, fact)
         self._changed()
