@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections import OrderedDict, UserList, deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -220,7 +220,6 @@ Impostor.__qualname__ = "Point"
         (enum.EnumMeta, "makes more than objects"),
         (memoryview, "makes more than objects"),
         (Impostor, "another class than the one"),
-        (UserList[int], "takes a class"),
     ],
     ids=str,
 )
