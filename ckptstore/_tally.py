@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from itertools import groupby
 from typing import NamedTuple
 
 from ckptstore._table import ChunkEntry
+from ckptstore._tasks import in_worker
 from ckptstore.codecs import KNOWN_CODECS
 
 __all__ = ["ChunkTally", "Tallied"]
@@ -19,6 +21,7 @@ _OWNER = struct.Struct(">I")
 _SIZE = _RECORD.size + _OWNER.size
 _SHARDS = 4096
 _SLACK_BYTES = 2048
+_QUICK_CHUNKS = 1000
 _CODECS = tuple(sorted(KNOWN_CODECS))
 _NUMBERS = {codec: number for number, codec in enumerate(_CODECS)}
 
@@ -55,6 +58,13 @@ class ChunkTally:
                 if len(shard) > 2 * self._unique_bytes[number] + _SLACK_BYTES:
                     self._shards[number] = bytearray().join(_records(shard))
                     self._unique_bytes[number] = len(self._shards[number])
+
+    async def add_all(self, workers: Executor, owner: int, chunks: Sequence[ChunkEntry]) -> None:
+        """The same from an event loop: many are added on a worker thread."""
+        if len(chunks) > _QUICK_CHUNKS:
+            await in_worker(workers, self.add, owner, chunks)
+        else:
+            self.add(owner, chunks)
 
     def totals(self) -> tuple[int, int]:
         """Return how many chunks there are, and their stored bytes."""

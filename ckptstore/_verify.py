@@ -8,15 +8,14 @@ older checkpoint is whole.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from ckptstore._fetch import ChunkFetch, Stored, Target, kind_of
-from ckptstore._listing import Entry, collections, entries
-from ckptstore._summaries import read_manifest
-from ckptstore._table import ChunkEntry, ChunkTable
+from ckptstore._listing import Entry, collections
+from ckptstore._manifests import Read, Sized, Unread, each_manifest, live_entries, sized
+from ckptstore._table import ChunkEntry
 from ckptstore._tally import ChunkTally, Tallied
 from ckptstore._tasks import for_each, in_worker
 from ckptstore._upload import Engine
@@ -26,9 +25,6 @@ from ckptstore.verify import DamagedCheckpoint, Problem, ProblemKind, VerifyRepo
 
 __all__ = ["verify"]
 
-# A manifest's chunk table takes up to this many times its stored size once it is decoded.
-_DECODED_TIMES = 8
-_QUICK_CHUNKS = 1000
 
 _ChunkId = tuple[bytes, bytes]
 
@@ -45,7 +41,7 @@ async def verify(
     """Verify one checkpoint, a collection or the whole store. See ``AsyncCheckpointStore.verify``."""
     run = _Verification(engine, store_id, complete=sample is None and not isinstance(what, ManifestSource))
     if isinstance(what, ManifestSource):
-        await run.read([_Sized(what, 0)])
+        await run.read([Sized(what, 0)])
     elif isinstance(what, str):
         await run.read_collection(what)
         if not run.n_checkpoints:
@@ -69,13 +65,6 @@ async def verify(
         problems=tuple(problems),
         damaged=tuple(damaged),
     )
-
-
-class _Sized(NamedTuple):
-    """A manifest, and the bytes that it takes as stored."""
-
-    source: ManifestSource
-    nbytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,25 +100,23 @@ class _Verification:
 
     async def read_collection(self, name: str) -> None:
         """Read all manifests of a collection, but deleted ones."""
-        await self.read([self._sized(entry) for entry in await self._live(name)])
+        await self.read([sized(entry, self._store_id) for entry in await live_entries(self._engine, name)])
 
-    async def read(self, manifests: Sequence[_Sized]) -> None:
+    async def read(self, manifests: Sequence[Sized]) -> None:
         """Read manifests and count the chunks that they need."""
 
-        async def read(source: ManifestSource, table: ChunkTable | _Bad) -> None:
-            if isinstance(table, _Bad):
-                self._manifests[source.collection, source.name] = table
+        async def read(source: ManifestSource, found: Read | Unread) -> None:
+            if isinstance(found, Unread):
+                bad = _Bad(source.key, found.kind, found.detail)
+                self._manifests[source.collection, source.name] = bad
                 self._affected.add(source.collection)
                 return
             owner = self._numbers.setdefault(source.collection, len(self._names))
             if owner == len(self._names):
                 self._names.append(source.collection)
-            if len(table.chunks) > _QUICK_CHUNKS:
-                await in_worker(self._engine.workers, self._tally.add, owner, table.chunks)
-            else:
-                self._tally.add(owner, table.chunks)
+            await self._tally.add_all(self._engine.workers, owner, found.table.chunks)
 
-        await self._each_table(manifests, read)
+        await each_manifest(self._engine, manifests, read)
         self.n_checkpoints += len(manifests)
 
     async def check_chunks(
@@ -164,7 +151,7 @@ class _Verification:
         problems: list[Problem] = []
         damaged: list[DamagedCheckpoint] = []
         for name in sorted(self._affected):
-            live = await self._live(name)
+            live = await live_entries(self._engine, name)
             there = {entry.text for entry in live}
             for where, bad in list(self._manifests.items()):
                 if where[0] == name and bad.kind == "missing" and where[1] not in there:
@@ -186,15 +173,15 @@ class _Verification:
         """Return which checkpoints of a collection need which bad chunks."""
         hurt: dict[str, list[_ChunkId]] = {}
 
-        async def look(source: ManifestSource, table: ChunkTable | _Bad) -> None:
-            if isinstance(table, ChunkTable):
-                needs = ((chunk.digest, chunk.nonce) for chunk in table.chunks)
-                found = [chunk for chunk in needs if chunk in self._chunks]
-                if found:
-                    hurt[source.name] = found
+        async def look(source: ManifestSource, found: Read | Unread) -> None:
+            if isinstance(found, Read):
+                needs = ((chunk.digest, chunk.nonce) for chunk in found.table.chunks)
+                bad = [chunk for chunk in needs if chunk in self._chunks]
+                if bad:
+                    hurt[source.name] = bad
 
         if self._chunks:
-            await self._each_table([self._sized(entry) for entry in live], look)
+            await each_manifest(self._engine, [sized(entry, self._store_id) for entry in live], look)
         return hurt
 
     async def _damaged(
@@ -219,7 +206,7 @@ class _Verification:
             return False
         if self._complete:
             return True
-        bad: list[_Bad] = []
+        bad: list[_Bad | Unread] = []
 
         async def check(chunk: ChunkEntry) -> None:
             known = chunk.digest, chunk.nonce
@@ -230,13 +217,13 @@ class _Verification:
                 else:
                     bad.append(problem)
 
-        async def check_all(_: ManifestSource, table: ChunkTable | _Bad) -> None:
-            if isinstance(table, _Bad):
-                bad.append(table)
+        async def check_all(_: ManifestSource, found: Read | Unread) -> None:
+            if isinstance(found, Unread):
+                bad.append(found)
             else:
-                await for_each(table.chunks, check, self._limit)
+                await for_each(found.table.chunks, check, self._limit)
 
-        await self._each_table([self._sized(entry)], check_all)
+        await each_manifest(self._engine, [sized(entry, self._store_id)], check_all)
         return not bad
 
     async def _check(self, chunk: ChunkEntry) -> _Bad | None:
@@ -261,41 +248,6 @@ class _Verification:
         finally:
             engine.budget.release(cost)
         return None
-
-    async def _each_table(
-        self, manifests: Sequence[_Sized], job: Callable[[ManifestSource, ChunkTable | _Bad], Awaitable[None]]
-    ) -> None:
-        """Run ``job`` over the chunk tables of manifests, or over what is wrong with those that cannot be read."""
-        engine = self._engine
-
-        async def read(manifest: _Sized) -> None:
-            nbytes = manifest.nbytes * _DECODED_TIMES
-            await engine.budget.acquire(nbytes)
-            try:
-                found = await self._table(manifest.source)
-            finally:
-                engine.budget.release(nbytes)
-            await job(manifest.source, found)
-
-        if manifests:
-            await for_each(manifests, read, min(engine.config.io_concurrency, len(manifests)))
-
-    async def _table(self, source: ManifestSource) -> ChunkTable | _Bad:
-        try:
-            _, table = await read_manifest(self._engine, source)
-        except CheckpointStoreError as exc:
-            kind = kind_of(exc)
-            if kind is None:
-                raise
-            return _Bad(source.key, kind, str(exc))
-        return table
-
-    async def _live(self, collection: str) -> list[Entry]:
-        listed = entries(self._engine.backend, collection)
-        return [entry async for entry in listed if entry.tombstone is None]
-
-    def _sized(self, entry: Entry) -> _Sized:
-        return _Sized(ManifestSource(self._store_id, entry.collection, entry.text), entry.info.size)
 
     def _chosen(self, sample: tuple[float, int] | None) -> Iterator[Tallied]:
         """Yield all chunks, or of n chunks exactly the share that is asked for: the same ones for the same seed."""

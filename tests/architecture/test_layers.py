@@ -18,7 +18,7 @@ FLOORS = (
     ("_keys", "_gc_refs", "_schema", "_metadata", "backends.base", "backends", "serializers", "codecs"),
     ("checkpoint", "diff", "_table", "_summary", "_signing", "manifest", "_loop"),
     ("testing", "doctor", "_listing", "_snapshot", "_trust", "_upload", "_commit", "_summaries"),
-    ("_fetch", "_download", "_compare", "_diff", "_tally", "_verify"),
+    ("_fetch", "_download", "_compare", "_diff", "_tally", "_manifests", "_verify", "_usage"),
     ("_line", "_marker", "_edit", "_fallback", "_gc_listing", "_collect", "_retention", "_retention_runs"),
     ("_writer", "_request", "_reader", "_pending", "_captures", "_saves"),
     ("_life", "_upkeep", "store"),
