@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from ckptstore.codecs import ChunkCoder
 from ckptstore.config import StoreConfig
 from ckptstore.errors import BackendError
 
-__all__ = ["Engine", "Progress", "Upload"]
+__all__ = ["Engine", "Progress", "Upload", "discard"]
 
 
 @dataclass(slots=True)
@@ -102,14 +102,7 @@ class Upload:
 
     async def discard(self) -> None:
         """Delete the save's own chunks, as far as that works: what stays is garbage until collected."""
-
-        async def delete(key: str) -> None:
-            try:
-                await self._engine.backend.delete(key)
-            except BackendError:
-                return
-
-        await for_each(sorted(self._sent), delete, self._engine.config.io_concurrency)
+        await discard(self._engine, self._sent)
 
     async def _send(self, number: int) -> None:
         engine, chunk = self._engine, self._snapshot.layout.chunks[number]
@@ -183,3 +176,15 @@ class Upload:
                 index += 1
             buffers.append(tuple(stored))
         return ChunkTable(self._nonce, tuple(self._entries[key] for key in numbers), tuple(buffers))
+
+
+async def discard(engine: Engine, keys: Iterable[str]) -> None:
+    """Delete chunks that no manifest names, as far as that works."""
+
+    async def delete(key: str) -> None:
+        try:
+            await engine.backend.delete(key)
+        except BackendError:
+            return
+
+    await for_each(sorted(keys), delete, engine.config.io_concurrency)
