@@ -120,7 +120,13 @@ class _Run:
         return [*self._canaries.values(), self._record]
 
     async def _time_of_record(self) -> float:
-        return (await self._backend.head(self._record)).modified_s
+        try:
+            return (await self._backend.head(self._record)).modified_s
+        except ObjectNotFoundError as exc:
+            raise GCAbortedError(
+                f"the record that was just put in {self._backend.url} is gone, and nothing was deleted: another "
+                "collection takes it for one of a run that crashed. Does this one take longer than the store's grace?"
+            ) from exc
 
     async def _require_delete(self) -> None:
         """Find out before hours of reading; the right is asked for first, also where there is nothing."""

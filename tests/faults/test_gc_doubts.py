@@ -389,3 +389,14 @@ def test_of_many_foreign_objects_some_are_named(storage: Storage, run: Any) -> N
         place(storage, f"chunks/ab/mine-{n}")
     report = run(collect(storage, force=True))
     assert (report.n_foreign, len(report.foreign)) == (30, 20)
+
+
+@pytest.mark.usefixtures("two")
+def test_a_collection_whose_record_is_gone_is_not_the_only_one_and_too_slow(
+    storage: Storage, run: Any
+) -> None:
+    def wrap(inner: Backend) -> Backend:
+        gone = Fault(verb="head", prefix="gc/", error=lambda: ObjectNotFoundError("gone"), nth=2)
+        return Faulty(inner, gone)
+
+    refused(storage, run, "longer than the store's grace", wrap, force=True)
