@@ -168,14 +168,16 @@ class Root:
         not look like an empty one.
         """
         self.open(create=False)
-        with self._lock:
-            if self._fd is None:
-                raise StoreClosedError(f"{self.url} was used after it was closed")
-            ours = os.fstat(self._fd)
         try:
+            with self._lock:
+                if self._fd is None:
+                    raise StoreClosedError(f"{self.url} was used after it was closed")
+                ours = os.fstat(self._fd)
             found = os.stat(self.path)
-        except OSError as exc:
+        except FileNotFoundError as exc:
             raise BackendError(f"the directory of {self.url} is gone: {exc.strerror}") from exc
+        except OSError as exc:
+            raise translated(exc, "cannot look at", "the directory", self.url) from exc
         if not os.path.samestat(ours, found):
             raise BackendError(
                 f"the directory of {self.url} was replaced by another one; open the store again"
@@ -225,7 +227,11 @@ class Root:
             raise ConfigError(f"{self.url} is not a directory") from exc
         except OSError as exc:
             raise translated(exc, "cannot open", "the directory", self.url) from exc
-        found = os.fstat(fd)
+        try:
+            found = os.fstat(fd)
+        except OSError as exc:
+            os.close(fd)
+            raise translated(exc, "cannot open", "the directory", self.url) from exc
         open_to_all = found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX
         if open_to_all and found.st_uid != os.geteuid():
             os.close(fd)
@@ -266,7 +272,8 @@ def open_object(root: Root, key: str) -> int:
         # O_NONBLOCK: opening a FIFO would wait for a writer.
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
-        require_regular(os.fstat(fd), key, root.url)
+        with mapped("cannot read", key, root.url):
+            require_regular(os.fstat(fd), key, root.url)
     except BaseException:
         os.close(fd)
         raise

@@ -230,7 +230,13 @@ class LocalBackend(Backend):
             os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         if self._full:
             self._flush_folder(folder, key, "wrote")
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        try:
+            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except OSError as exc:
+            # The object is there: never a definite refusal.
+            error = translated(exc, "wrote, but cannot look at,", key, self._url)
+            error.transient = True
+            raise error from exc
         require_regular(found, key, self._url)
         return ObjectInfo(key, found.st_size, found.st_mtime, written_s)
 
@@ -354,7 +360,7 @@ def _link_if_absent(folder: int, temporary: str, name: str) -> None:
         if not _exists(folder, name):
             os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
             return
-    os.unlink(temporary, dir_fd=folder)
+    _discard(folder, temporary)
 
 
 def _exists(folder: int, name: str) -> bool:
