@@ -262,3 +262,28 @@ def test_what_another_collection_purges_meanwhile_is_no_trouble(storage: Storage
         assert seeds(await everything(storage)) == [2]
 
     run(main())
+
+
+def test_large_tables_are_taken_in_by_workers_as_small_ones_are(
+    storage: Storage, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        first, _ = await saved(storage, 1, 2)
+        await deleted(storage, first)
+        age(storage, 3 * GRACE_S)
+        told = await collect(storage, dry_run=True)
+        monkeypatch.setattr(_collect, "_QUICK_CHUNKS", 0)
+        assert (await collect(storage, dry_run=True)).garbage_bytes == told.garbage_bytes > 0
+
+    run(main())
+
+
+def test_of_many_foreign_objects_some_are_named(storage: Storage, run: Any) -> None:
+    async def main() -> None:
+        await saved(storage, 1)
+        for n in range(30):
+            place(storage, f"chunks/ab/mine-{n}")
+        report = await collect(storage)
+        assert (report.n_foreign, len(report.foreign)) == (30, 20)
+
+    run(main())

@@ -12,7 +12,6 @@ import pytest
 from gc_rig import GRACE_S, Changed, age, collect, deleted, names, own, place, read, saved
 from rig import Faulty, Storage, everything, is_values
 
-from ckptstore import _collect
 from ckptstore._keys import CHUNKS, MANIFESTS, TOMBSTONE
 from ckptstore.backends.base import Backend, ObjectInfo
 from ckptstore.backends.memory import MemoryBackend
@@ -372,23 +371,6 @@ def test_a_storage_that_fails_while_manifests_are_read_says_so(storage: Storage,
     with pytest.raises(UnavailableError):
         run(collect(storage, lambda inner: Faulty(inner, Fault(verb="get", prefix=MANIFESTS)), force=True))
     assert content(storage) == before
-
-
-@pytest.mark.usefixtures("two")
-def test_large_tables_are_taken_in_by_workers_as_small_ones_are(
-    storage: Storage, run: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told = run(collect(storage, dry_run=True))
-    monkeypatch.setattr(_collect, "_QUICK_CHUNKS", 0)
-    assert run(collect(storage, dry_run=True)).garbage_bytes == told.garbage_bytes
-
-
-@pytest.mark.usefixtures("two")
-def test_of_many_foreign_objects_some_are_named(storage: Storage, run: Any) -> None:
-    for n in range(30):
-        place(storage, f"chunks/ab/mine-{n}")
-    report = run(collect(storage, force=True))
-    assert (report.n_foreign, len(report.foreign)) == (30, 20)
 
 
 @pytest.mark.usefixtures("two")
