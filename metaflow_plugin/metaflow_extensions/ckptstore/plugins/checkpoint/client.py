@@ -20,7 +20,7 @@ import ckptstore
 from .artifact import CheckpointArtifact
 from .errors import CheckpointArgumentError
 from .reference import Reference
-from .save_arguments import StrPath, check_storage_format
+from .save_arguments import StrPath, check_save, check_storage_format
 
 __all__ = ["Checkpoint"]
 
@@ -190,8 +190,6 @@ class Checkpoint:
         ``@checkpoint`` and of the processes that it starts, and when the task
         has ended; else as ``current.checkpoint.save``.
         """
-        from .saving import check_save
-
         check_save(name, metadata, latest, wait)
         check_storage_format(storage_format, _log.info)
         if isinstance(values, (str, os.PathLike)):

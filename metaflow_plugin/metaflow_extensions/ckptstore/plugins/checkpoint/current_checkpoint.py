@@ -14,8 +14,7 @@ from .cadence import Every
 from .errors import CheckpointException
 from .loop import Loop, LoopMetadata
 from .reference import Reference
-from .save_arguments import StrPath, check_storage_format, name_and_path
-from .saving import check_save
+from .save_arguments import StrPath, check_save, check_storage_format, name_and_path
 from .session import Session
 
 __all__ = ["DEFAULT_NAME", "CurrentCheckpoint"]

@@ -13,7 +13,8 @@ from .preemption import Preemption
 from .reference import Reference
 from .reserved import LOOP
 from .restoring import Restorer
-from .saving import Saver, check_save
+from .save_arguments import check_save
+from .saving import Saver
 from .scope import TaskIdentity
 
 __all__ = ["LoopHost", "has_positions"]

@@ -1,15 +1,15 @@
-"""The first argument of ``save``: a checkpoint's name, or the path of files to save."""
+"""The arguments of ``save``: what is none, and whether the first is a name or the path of files to save."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from .artifact import STORAGE_FORMAT
 from .errors import CheckpointArgumentError
 
-__all__ = ["StrPath", "check_storage_format", "name_and_path"]
+__all__ = ["StrPath", "check_save", "check_storage_format", "name_and_path"]
 
 StrPath = str | os.PathLike[str]
 
@@ -66,6 +66,18 @@ def check_storage_format(value: object, log: Callable[[str], None]) -> None:
         raise CheckpointArgumentError(
             f"storage_format must be left out, or be {STORAGE_FORMAT!r}, the one there is, not {value!r}."
         )
+
+
+def check_save(name: object, metadata: object, latest: object, wait: object) -> None:
+    """Raise CheckpointArgumentError unless these are arguments of a save."""
+    if not isinstance(name, str) or not name:
+        raise CheckpointArgumentError(f"a checkpoint's name must be a text, not {name!r}.")
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise CheckpointArgumentError(f"metadata must be a mapping, not {type(metadata).__name__}.")
+    if latest is not None and not isinstance(latest, bool):
+        raise CheckpointArgumentError(f"latest must be True, False or None, not {latest!r}.")
+    if wait is not None and not isinstance(wait, bool):
+        raise CheckpointArgumentError(f"wait must be True, False or None, not {wait!r}.")
 
 
 def _is_path(first: StrPath) -> bool:

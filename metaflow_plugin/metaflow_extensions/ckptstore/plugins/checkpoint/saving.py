@@ -17,13 +17,12 @@ from ckptstore.errors import UnserializableError
 from .artifact import CheckpointArtifact
 from .artifact_serializers import noted, serialized
 from .card import Board
-from .errors import CheckpointArgumentError
 from .library import Library
 from .scope import TaskIdentity
 from .stores import Stores
 from .turns import Turns
 
-__all__ = ["Captured", "Saver", "check_save", "size_text"]
+__all__ = ["Captured", "Saver", "size_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,18 +300,6 @@ class Saver:
             self._board.save_failed(row, error)
         else:
             self._board.saved(row, artifact, blocked_s=blocked_s, background_s=background_s)
-
-
-def check_save(name: object, metadata: object, latest: object, wait: object) -> None:
-    """Raise CheckpointArgumentError unless these are arguments of a save."""
-    if not isinstance(name, str) or not name:
-        raise CheckpointArgumentError(f"a checkpoint's name must be a text, not {name!r}.")
-    if metadata is not None and not isinstance(metadata, Mapping):
-        raise CheckpointArgumentError(f"metadata must be a mapping, not {type(metadata).__name__}.")
-    if latest is not None and not isinstance(latest, bool):
-        raise CheckpointArgumentError(f"latest must be True, False or None, not {latest!r}.")
-    if wait is not None and not isinstance(wait, bool):
-        raise CheckpointArgumentError(f"wait must be True, False or None, not {wait!r}.")
 
 
 @contextlib.contextmanager
