@@ -90,3 +90,12 @@ def test_the_formats_of_metaflow_checkpoint_are_accepted_and_told_of(tmp_path: P
     with pytest.raises(CheckpointArgumentError, match="storage_format must be left out"):
         CurrentCheckpoint(session).save(storage_format="zip")
     session.close()
+
+
+def test_a_flow_is_not_warned_of_pickles_that_it_trusts_anyway(
+    checkpoint: CurrentCheckpoint, flow: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    flow.path_of_a_class = Path("x"), Flow
+    flow.made = Flow()
+    checkpoint.load(checkpoint.save())
+    assert not caplog.records

@@ -72,16 +72,16 @@ class Place:
     ) -> tuple[str | Callable[[Executor], Awaitable[ckptstore.Backend]], dict[str, Any]]:
         """Return what a store is opened with: a URL or a function that makes the backend, and options."""
         if self._storage.TYPE in ON_DISK:
-            return self.url, {}
+            return self.url, {"config": _config()}
         if self._storage.TYPE == "s3":
             if has_aiobotocore():
                 scheme, _, path = self.url.partition("://")
-                return f"{scheme}://{quote(path)}", s3_options(_client(self._storage))
+                return f"{scheme}://{quote(path)}", {"config": _config(), **s3_options(_client(self._storage))}
             self._log(
                 "aiobotocore is not installed here: checkpoints go through Metaflow's own S3 client, which is "
                 'slower; python -m pip install "ckptstore[s3]"'
             )
-        config = ckptstore.StoreConfig(encode_workers=_BLOCKING_WORKERS)
+        config = _config(encode_workers=_BLOCKING_WORKERS)
         return functools.partial(_backend, self._storage), {"config": config}
 
 
@@ -173,6 +173,11 @@ def _storage_class(kind: str, whose: str) -> Any:
             f"the checkpoints of {whose} are in a {kind!r} datastore, which is not installed here."
         )
     return storage
+
+
+def _config(**options: Any) -> ckptstore.StoreConfig:
+    """What a flow loads it trusts, as Metaflow trusts artifacts: no save warns of what will need trust."""
+    return ckptstore.StoreConfig(warn_untrusted=False, **options)
 
 
 async def _backend(storage: Any, executor: Executor) -> DatastoreBackend:
