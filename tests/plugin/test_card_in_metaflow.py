@@ -182,6 +182,17 @@ def test_step_that_saves_nothing_says_so_and_one_that_wants_no_card_has_none(ran
     assert _pages(ran["join"].task) == []
 
 
+def test_run_whose_cards_cannot_be_written_succeeds_and_says_so(run_command, tmp_path):
+    (tmp_path / ".metaflow").mkdir()
+    (tmp_path / ".metaflow" / "mf.cards").write_text("a file where the folder of cards would be")
+
+    flow = (str(FLOWS / "with_checkpoint.py"), "--no-pylint", "run", "--with", "checkpoint")
+    done = run_command(*flow, METAFLOW_DATASTORE_SYSROOT_LOCAL=str(tmp_path))
+
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("the card of this task could not be written: NotADirectoryError") == 2
+
+
 def test_card_servers_page_renews_itself_while_the_task_runs(ran, card_server, told_when):
     if reason := browser.missing():
         pytest.skip(f"no browser: {reason}")
