@@ -92,7 +92,7 @@ async def collections(backend: Backend) -> AsyncGenerator[str, None]:
         name = collection_of(found)
         if name is not None:
             yield name
-        after = f"{MANIFESTS}{found}/\x7f"  # behind every key of the collection
+        after = f"{MANIFESTS}{found}0"  # behind every key of the collection, whatever it holds: 0 follows the slash
 
 
 async def _listed(backend: Backend, prefix: str, *, after: str = "") -> AsyncGenerator[ObjectInfo, None]:
