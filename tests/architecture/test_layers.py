@@ -21,7 +21,7 @@ FLOORS = (
     ("_fetch", "_download", "_compare", "_diff", "_tally", "_manifests", "_verify", "_usage"),
     ("_line", "_marker", "_edit", "_fallback", "_gc_listing", "_collect", "_retention", "_retention_runs"),
     ("_writer", "_request", "_reader", "_pending", "_captures", "_saves"),
-    ("_life", "_upkeep", "store"),
+    ("_life", "_upkeep", "_copy", "store"),
     ("_outcome", "sync"),
     ("ckptstore",),
     ("cli",),
