@@ -15,7 +15,7 @@ def main() -> None:
         if exc.name is None or exc.name.partition(".")[0] == "ckptstore":
             raise
         sys.exit(f'The ckptstore command needs {exc.name!r}: python -m pip install "ckptstore[cli]"')
-    command()
+    command(prog_name="ckptstore")
 
 
 if __name__ == "__main__":

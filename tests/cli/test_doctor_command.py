@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ckptstore import cli
+from ckptstore.cli import check, command
 from ckptstore.errors import UnavailableError
 
 
@@ -47,13 +47,13 @@ def test_a_file_in_the_place_of_a_store_is_told_in_one_line(tmp_path: Path) -> N
     assert done.stderr.count("\n") == 1
 
 
-def test_a_storage_that_fails_is_exit_code_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_storage_that_fails_is_exit_code_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(url: str, **options: object) -> None:
         raise UnavailableError("the storage does not answer")
 
-    monkeypatch.setattr(cli, "examine", failing)
-    result = CliRunner().invoke(cli.command, ["doctor", str(tmp_path)])
-    assert result.exit_code == 3
+    monkeypatch.setattr(check, "examine", failing)
+    result = CliRunner().invoke(command, ["doctor", str(tmp_path)])
+    assert result.exit_code == 4
     assert "does not answer" in result.output
 
 
