@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ckptstore._clock import Clock
 from ckptstore._commit import TOMBSTONE_BYTES
 from ckptstore._keys import PIN, TOMBSTONE
+from ckptstore._marker import clock_spread_s
 from ckptstore.backends.base import Backend, ObjectInfo
 from ckptstore.checkpoint import Checkpoint, CheckpointRef
 from ckptstore.errors import (
@@ -65,6 +66,11 @@ async def undelete(backend: Backend, source: ManifestSource, grace_s: float, clo
         return
     now_s = tombstone.seen_s if tombstone.seen_s is not None else clock.wall_s()
     age_s = now_s - tombstone.modified_s
+    if age_s < -clock_spread_s(grace_s):
+        raise CheckpointDeletedError(
+            f"checkpoint {source.name} of collection {source.collection!r} was deleted {-age_s:.0f} s from now by "
+            "this machine's clock: how long ago that is cannot be told. Set the clock right, and try again"
+        )
     if age_s >= grace_s / 2:
         raise CheckpointDeletedError(
             f"checkpoint {source.name} of collection {source.collection!r} was deleted {age_s:.0f} s ago, and only "
