@@ -5,22 +5,29 @@ python exiting.py CASE FOLDER
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import logging
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from rig import CONFIG, Faulty, Storage, is_values, open_blocking, values
 
-from ckptstore import CheckpointStore, StoreConfig, last
+from ckptstore import AsyncCheckpointStore, CheckpointStore, StoreConfig, last
 from ckptstore.errors import ForkedProcessError, StoreFullError
 from ckptstore.testing import Fault, SlowBackend
 
 FOLDER = Path(sys.argv[2]) if __name__ == "__main__" else Path()
+
+
+_kept: list[Any] = []
 
 
 def in_flight(**options: Any) -> tuple[CheckpointStore, Any]:
@@ -208,6 +215,123 @@ def multiprocessing_spawn() -> None:
         assert process.exitcode == 0
 
     parent_of(children)
+
+
+def multiprocessing_forkserver() -> None:
+    def children(store: CheckpointStore, pending: Any) -> None:
+        process = multiprocessing.get_context("forkserver").Process(target=spawned, args=(str(FOLDER),))
+        process.start()
+        process.join(15)
+        assert process.exitcode == 0
+
+    parent_of(children)
+
+
+def process_pool() -> None:
+    def children(store: CheckpointStore, pending: Any) -> None:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            pool.submit(spawned, str(FOLDER)).result(15)
+
+    parent_of(children)
+
+
+def metaflow_parallel_map() -> None:
+    """Metaflow forks with os.fork, and ends its children with os._exit: who saves there must wait."""
+    from metaflow import parallel_map
+
+    def children(store: CheckpointStore, pending: Any) -> None:
+        def in_child(n: int) -> int:
+            refused(lambda: store.save("c", {"x": n}))
+            with CheckpointStore.open(str(FOLDER), config=CONFIG) as own:
+                own.save(f"child{n}", values(7))
+                own.save(f"child{n}", values(8), wait=False)
+            return n
+
+        assert parallel_map(in_child, [1, 2]) == [1, 2]
+
+    parent_of(children)
+
+
+def child_exits_at_once() -> None:
+    def children(store: CheckpointStore, pending: Any) -> None:
+        pid = os.fork()
+        if pid == 0:
+            refused(lambda: store.save("c", values(1)))
+            own_store("child")
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+
+    parent_of(children)
+
+
+def under_way(gated: bool) -> None:
+    """Tell that a save is under way, ``gated`` one that never ends, and wait for a signal to end us."""
+    store, pending = in_flight()
+    pending.result(10)
+    slow: Any = store._store._engine.backend
+    gate = slow.gate("put", "chunks/")
+    _kept.extend((store, store.save("c", values(2), wait=False)))
+    gate.wait_arrived()
+    if not gated:
+        gate.open()
+    print("under way", flush=True)
+    while True:
+        signal.pause()
+
+
+def signalled_in_a_save() -> None:
+    under_way(gated=True)
+
+
+def signalled() -> None:
+    under_way(gated=False)
+
+
+def signalled_with_a_handler() -> None:
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    under_way(gated=False)
+
+
+def running_loop() -> None:
+    async def notebook() -> None:
+        store, pending = in_flight()
+        await asyncio.sleep(0)
+        _kept.extend((store, pending))
+
+    asyncio.run(notebook())
+
+
+def loop_that_raises() -> None:
+    async def notebook() -> None:
+        _kept.extend(in_flight())
+        raise ZeroDivisionError
+
+    asyncio.run(notebook())
+
+
+def asynchronous() -> None:
+    """The asynchronous store waits at the end of its block, whatever ends it."""
+
+    async def main() -> None:
+        async with await AsyncCheckpointStore.open(str(FOLDER), config=CONFIG) as store:
+            await store.save("c", values(0))
+            await store.save("c", values(1), wait=False)
+            raise SystemExit(3)
+
+    asyncio.run(main())
+
+
+def another_thread() -> None:
+    """Saved on a thread that ends before the process."""
+    thread = threading.Thread(target=lambda: _kept.extend(in_flight()))
+    thread.start()
+    thread.join()
+
+
+def at_exit() -> None:
+    """Saved by a function that the interpreter calls at its end."""
+    store, _ = in_flight()
+    atexit.register(lambda: store.save("c", values(2)))
 
 
 if __name__ == "__main__":
