@@ -1,4 +1,4 @@
-"""The contract between the store and a storage: seven verbs over flat keys.
+"""The contract between the store and a storage: nine verbs over flat keys.
 
 A backend decides where an error is born whether it is transient, keeps no
 policy, retries nothing and knows nothing of checkpoints. What it must promise
