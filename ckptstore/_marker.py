@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from ckptstore._keys import MARKER
+from ckptstore._keys import MANIFESTS, MARKER
 from ckptstore.backends.base import Backend
 from ckptstore.config import MAX_SECONDS, MIN_GRACE_S, StoreConfig
 from ckptstore.errors import (
@@ -61,7 +62,8 @@ async def open_marker(backend: Backend, config: StoreConfig, *, create: bool) ->
             "grace_s": float(config.grace_s),
             "digest": DIGEST,
         }
-        await backend.put(MARKER, (json.dumps(fresh, indent=1) + "\n").encode(), if_absent=True)
+        if await _is_empty(backend):
+            await backend.put(MARKER, (json.dumps(fresh, indent=1) + "\n").encode(), if_absent=True)
         # Another process may have been first: what stands there now is the store's.
         data = await backend.get(MARKER, length=_MAX_MARKER_BYTES)
     store_id, grace_s = _parse(data, backend)
@@ -71,6 +73,26 @@ async def open_marker(backend: Backend, config: StoreConfig, *, create: bool) ->
             "StoreConfig(exclusive=True) if no other process uses it"
         )
     return StoreMarker(store_id, grace_s, _max_save_s(grace_s, config, backend))
+
+
+async def _is_empty(backend: Backend) -> bool:
+    """Tell whether a store may be made here; False if another process has made it, and saved, in this moment.
+
+    Raises ManifestCorruptError if there are checkpoints without a marker:
+    another marker would make them a stranger's.
+    """
+    async with aclosing(backend.list(MANIFESTS)) as listed:
+        found = await anext(listed, None)
+    if found is None:
+        return True
+    try:
+        await backend.head(MARKER)
+    except ObjectNotFoundError:
+        raise ManifestCorruptError(
+            f"{backend.url} holds checkpoints ({found.key}), and its marker {MARKER} is gone: no new one is made. "
+            "Put it back from a backup; docs/operations.md says how to write it anew"
+        ) from None
+    return False
 
 
 def _parse(data: bytes, backend: Backend) -> tuple[str, float]:

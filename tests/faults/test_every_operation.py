@@ -273,4 +273,4 @@ def test_an_opening_that_fails_anywhere_leaves_a_store_or_none(
             nth += 1
         return nth
 
-    assert asyncio.run(main()) == (4 if fresh else 2)
+    assert asyncio.run(main()) == (5 if fresh else 2)

@@ -204,3 +204,22 @@ def test_saves_lateness_and_clocks_must_fit_into_the_grace(
 
 def test_half_the_grace_is_for_a_save(run: Run) -> None:
     assert opened(run, {}, StoreConfig(grace_s=7200)).max_save_s == 3600
+
+
+def test_no_new_marker_is_made_where_checkpoints_are(run: Run) -> None:
+    space: dict[str, tuple[bytes, float]] = {"manifests/c/-collection": (b"", 0.0)}
+    with pytest.raises(ManifestCorruptError, match=r"memory://.*ckptstore\.json is gone"):
+        opened(run, space)
+    assert list(space) == ["manifests/c/-collection"]
+
+
+def test_a_store_that_another_process_makes_and_fills_meanwhile_is_opened(run: Run) -> None:
+    class Racing(MemoryBackend):
+        async def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+            try:
+                return await super().get(key, start=start, length=length)
+            finally:
+                self.space.setdefault(MARKER, (json.dumps(GOOD).encode(), 0.0))
+                self.space.setdefault("manifests/c/-collection", (b"", 0.0))
+
+    assert run(open_marker(Racing({}), StoreConfig(), create=True)).store_id == GOOD["store_id"]
