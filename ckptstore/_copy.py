@@ -246,7 +246,7 @@ class _ChunkCopies:
 
     async def _send(self, chunk: ChunkEntry) -> None:
         entry = self._known.get(chunk.digest)
-        if entry is None:
+        if entry is None or not self._target.may_reuse(entry):
             cost = chunk.raw_bytes + chunk.stored_bytes
             await self._source.budget.acquire(cost)
             try:

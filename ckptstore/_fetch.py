@@ -125,8 +125,8 @@ class ChunkFetch:
                 raise
             key, result = found
             _log.warning(
-                "%s of %s is damaged (%s): its bytes were taken from a copy, %s. Save a new checkpoint, and "
-                'look with "ckptstore verify"',
+                "%s of %s is damaged (%s): its bytes were taken from a copy, %s, and later saves store them anew; look "
+                'with "ckptstore verify"',
                 chunk.key,
                 self._engine.backend.url,
                 problem,
@@ -145,7 +145,12 @@ class ChunkFetch:
             except BackendError as exc:
                 if not is_no_object(exc):
                     raise
-        return await attempt(stored)
+        try:
+            return await attempt(stored)
+        except (ChunkCorruptError, ObjectNotFoundError, BackendError) as exc:
+            if kind_of(exc) is not None:
+                self._engine.damaged.add(chunk.key)
+            raise
 
     async def copy(self, chunk: ChunkEntry, attempt: Attempt[T]) -> tuple[str, T] | None:
         """Return the key of a whole copy of the chunk, and what ``attempt`` did for it; None if there is none."""

@@ -44,6 +44,12 @@ class Engine:
     buffers: BufferPool
     trust: Trust
     keyring: Keyring | None
+    damaged: set[str]
+    """Keys of chunks that were found damaged: no save builds on them."""
+
+    def may_reuse(self, chunk: ChunkEntry) -> bool:
+        """Tell whether a stored chunk is not known to be damaged. Thread-safe."""
+        return not self.damaged or chunk.key not in self.damaged
 
     @classmethod
     def of(
@@ -52,7 +58,7 @@ class Engine:
         """Return the engine of a new store."""
         coder, budget = ChunkCoder(config.codec), ByteBudget(config.memory_bytes)
         trust = Trust(warn=config.warn_untrusted)
-        return cls(backend, config, coder, workers, budget, Scratch(), BufferPool(), trust, keyring)
+        return cls(backend, config, coder, workers, budget, Scratch(), BufferPool(), trust, keyring, set())
 
 
 class Upload:
@@ -127,7 +133,7 @@ class Upload:
         key = digest(raw)
         self._digests[number] = key
         known = self._known.get(key)
-        if known is not None:
+        if known is not None and self._engine.may_reuse(known):
             return known, None
         # dict.setdefault is atomic: of equal chunks in one save, one worker sends.
         if self._claims.setdefault(key, number) != number:

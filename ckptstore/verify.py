@@ -58,7 +58,7 @@ class DamagedCheckpoint:
 
     def __str__(self) -> str:
         if self.heals:
-            return f"{self.checkpoint}  can be loaded, from copies: save it anew"
+            return f"{self.checkpoint}  can be loaded, from copies"
         return f"{self.checkpoint}  cannot be loaded whole; before it, whole: {self.older or 'none'}"
 
 

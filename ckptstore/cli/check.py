@@ -80,7 +80,7 @@ def _show(report: VerifyReport) -> None:
         click.echo()
         made = table("checkpoint", "can be loaded", "before it, whole")
         for damaged in report.damaged:
-            heals = cell("from copies: save it anew", "yellow") if damaged.heals else cell("no", "bold red")
+            heals = cell("from copies", "yellow") if damaged.heals else cell("no", "bold red")
             made.add_row(cell(damaged.checkpoint), heals, cell(damaged.older or "none"))
         put_table(made)
         click.echo()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ckptstore import StoreConfig
-from ckptstore.errors import ChunkMissingError
+from ckptstore.errors import ChunkCorruptError, ChunkMissingError
 
 VALUES = {"a": np.random.default_rng(7).bytes(30_000), "b": {"deep": np.arange(5000.0)}}
 CONFIG = StoreConfig(durability="os", chunk_bytes=8192, inline_bytes=64)
@@ -56,3 +56,25 @@ def test_nothing_is_healed_with_other_bytes(open_store: Any, tmp_path: Path) -> 
     gone.with_name(f"{gone.name[:64]}.{'0' * 16}.raw").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(ChunkMissingError):
         store.load(checkpoint)
+
+
+@pytest.mark.parametrize("found_by", ["load", "verify"])
+def test_what_was_found_damaged_is_stored_anew_by_later_saves(
+    open_store: Any, tmp_path: Path, found_by: str
+) -> None:
+    store = open_store(config=CONFIG)
+    store.save("c", VALUES)
+    damaged = next(path for path in sorted(chunks(tmp_path)) if path.stat().st_size == 8192)
+    damaged.write_bytes(b"damaged")
+    unaware = store.save("c", VALUES)
+    assert unaware.sizes.new_bytes < 4096
+    if found_by == "load":
+        with pytest.raises(ChunkCorruptError):
+            store.load(unaware)
+    else:
+        assert not store.verify(unaware).ok
+    saved = store.save("c", VALUES)
+    assert 8192 <= saved.sizes.new_bytes < 2 * 8192
+    assert store.verify(saved).ok
+    assert store.load(saved)["a"] == VALUES["a"]
+    assert store.load(unaware)["a"] == VALUES["a"]  # from the new copy
