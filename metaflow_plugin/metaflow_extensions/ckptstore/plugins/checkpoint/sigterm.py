@@ -13,6 +13,8 @@ from typing import Any
 
 __all__ = ["SigtermHook"]
 
+_AGAIN_S = 0.1
+
 
 class SigtermHook:
     """Puts SIGTERM off until ``let_go``; then it does what it would have done without.
@@ -33,6 +35,8 @@ class SigtermHook:
         self.is_heard = False
         """Whether it came, and waits."""
         self._may_go = False
+        self._is_over = threading.Event()
+        """Set once there is nothing left to let go."""
 
     def install(self) -> str | None:
         """Begin to listen; return why not, if that cannot be."""
@@ -54,9 +58,15 @@ class SigtermHook:
                 os.write(self._descriptor_before, received)
 
     def let_go(self) -> None:
-        """Let the signal take its course, from any thread; the main thread does it as soon as it can."""
+        """Let the signal take its course, from a thread beside the main one, which does it as soon as it can.
+
+        Returns when it has begun to.
+        """
         self._may_go = True
         os.kill(self._pid, signal.SIGTERM)
+        # The main thread may miss it: one that comes as it begins to wait for a lock does not wake it up.
+        while not self._is_over.wait(_AGAIN_S):
+            os.kill(self._pid, signal.SIGTERM)
 
     def remove(self) -> None:
         """Stop listening. A signal that was heard takes its course now. Idempotent.
@@ -69,6 +79,7 @@ class SigtermHook:
         if self.is_heard:
             self._take_course(None)
         else:
+            self._is_over.set()
             self._step_back()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -82,6 +93,7 @@ class SigtermHook:
 
     def _take_course(self, frame: FrameType | None) -> None:
         self.is_heard = False
+        self._is_over.set()
         self._step_back()
         if callable(self._before):
             self._before(signal.SIGTERM, frame)
