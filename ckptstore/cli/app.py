@@ -58,6 +58,7 @@ class Where:
     url: str | None
     options: tuple[str, ...] = ()
     signing_key: str | None = None
+    exclusive: bool = False
 
     def opening(self) -> tuple[Any, dict[str, Any]]:
         """Return what a store is opened with. Not on a loop: it may import Metaflow. Raises ConfigError."""
@@ -68,9 +69,10 @@ class Where:
             raise ConfigError("--option goes with a URL: a datastore's options are Metaflow's configuration")
         else:
             url, options = datastore_opening()
-        if self.signing_key is not None:
+        if self.signing_key is not None or self.exclusive:
             config = options.get("config", StoreConfig())
-            options = {**options, "config": replace(config, signing_key=self.signing_key)}
+            config = replace(config, signing_key=self.signing_key, exclusive=self.exclusive)
+            options = {**options, "config": config}
         return url, options
 
     @property
@@ -98,12 +100,14 @@ def on_store(addresses: str, *, least: int = 0, most: int | None = 1) -> Callabl
             metavar="FILE",
             help="The keys that manifests must be signed with, as StoreConfig.signing_key.",
         )
+        @click.option("--exclusive", is_flag=True, help="No other process uses the store: for those made so.")
         @functools.wraps(command)
         def wrapped(
             words: tuple[str, ...],
             datastore: bool,
             options: tuple[str, ...],
             signing_key: str | None,
+            exclusive: bool,
             **rest: Any,
         ) -> Any:
             if not datastore and not words:
@@ -115,7 +119,7 @@ def on_store(addresses: str, *, least: int = 0, most: int | None = 1) -> Callabl
                 raise click.UsageError(
                     f"It takes {'--datastore' if datastore else 'URL'} {addresses}".rstrip()
                 )
-            return command(where=Where(url, options, signing_key), addresses=given, **rest)
+            return command(where=Where(url, options, signing_key, exclusive), addresses=given, **rest)
 
         return wrapped  # type: ignore[return-value]  # click calls it by the names of its own parameters
 

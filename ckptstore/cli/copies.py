@@ -43,6 +43,8 @@ _WORDS = {
     "--from-signing-key", metavar="FILE", help="The keys that manifests of FROM must be signed with."
 )
 @click.option("--to-signing-key", metavar="FILE", help="The key to sign the copies with.")
+@click.option("--from-exclusive", is_flag=True, help="No other process uses FROM: for stores made so.")
+@click.option("--to-exclusive", is_flag=True, help="No other process uses TO: for stores made so.")
 @click.option(
     "--on-top",
     is_flag=True,
@@ -58,6 +60,8 @@ def copy(
     to_option: tuple[str, ...],
     from_signing_key: str | None,
     to_signing_key: str | None,
+    from_exclusive: bool,
+    to_exclusive: bool,
     on_top: bool,
     dry_run: bool,
     as_json: bool,
@@ -74,8 +78,8 @@ def copy(
     given = list(words)
     if len(given) < 2 - from_datastore - to_datastore:
         raise click.UsageError("It takes FROM and TO, or --from-datastore or --to-datastore in their place.")
-    source = Where(None if from_datastore else given.pop(0), from_option, from_signing_key)
-    target = Where(None if to_datastore else given.pop(0), to_option, to_signing_key)
+    source = Where(None if from_datastore else given.pop(0), from_option, from_signing_key, from_exclusive)
+    target = Where(None if to_datastore else given.pop(0), to_option, to_signing_key, to_exclusive)
     with checked_errors():
         openings = source.opening(), target.opening()
         code = asyncio.run(_copy(openings, given, on_top=on_top, dry_run=dry_run, as_json=as_json))

@@ -196,6 +196,20 @@ def test_manifests_without_the_signature_are_refused(tmp_path: Path) -> None:
     assert ckptstore("ls", url, "--signing-key", tmp_path / "none").code == 2
 
 
+def test_a_store_for_one_process_is_opened_only_if_told(tmp_path: Path) -> None:
+    url = tmp_path / "scratch"
+    config = package.StoreConfig(durability="os", exclusive=True, grace_s=60.0)
+    with CheckpointStore.open(str(url), config=config) as store:
+        store.save("c", {"n": 1})
+    done = ckptstore("ls", url)
+    assert done.code == 2
+    assert "exclusive" in done.err
+    assert ckptstore("ls", url, "--exclusive").code == 0
+    assert ckptstore("gc", url, "--exclusive", "--yes").code == 0
+    done = ckptstore("copy", url, tmp_path / "copy", "--from-exclusive")
+    assert (done.code, done.out.count(" copied")) == (0, 2)
+
+
 def test_all_of_it_on_s3() -> None:
     server = seaweed.server()
     url, options = server.new_url(), server.options

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-PAGES = ["README.md", "docs/quickstart.md", "docs/trust.md"]
+PAGES = ["README.md", "docs/quickstart.md", "docs/operations.md", "docs/trust.md"]
 
 # Flows are run by the tests of the plugin.
 FLOW = re.compile(r"@step|FlowSpec")
