@@ -11,7 +11,7 @@ from ckptstore.errors import ConfigError
 
 __all__ = ["datastore_opening"]
 
-_PLACE = "metaflow_extensions.ckptstore.plugins.checkpoint.place"
+_PLACE = "metaflow_extensions.ckptstore.plugins.checkpoint.storage.place"
 
 
 def datastore_opening() -> tuple[Any, dict[str, Any]]:

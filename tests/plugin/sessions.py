@@ -9,9 +9,9 @@ from typing import Any
 from metaflow.plugins.datastores.local_storage import LocalStorage
 from metaflow_extensions.ckptstore.plugins.checkpoint.current_checkpoint import CurrentCheckpoint
 from metaflow_extensions.ckptstore.plugins.checkpoint.options import DEFAULTS, parse_options
-from metaflow_extensions.ckptstore.plugins.checkpoint.place import Place
 from metaflow_extensions.ckptstore.plugins.checkpoint.scope import TaskIdentity
 from metaflow_extensions.ckptstore.plugins.checkpoint.session import Session
+from metaflow_extensions.ckptstore.plugins.checkpoint.storage.place import Place
 
 
 class Flow:

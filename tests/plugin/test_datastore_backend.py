@@ -18,7 +18,7 @@ from cloud_emulators import azure_storage, gs_storage
 from metaflow.datastore.datastore_storage import DataStoreStorage
 from metaflow.plugins.datastores.local_storage import LocalStorage
 from metaflow.plugins.datastores.s3_storage import S3Storage
-from metaflow_extensions.ckptstore.plugins.checkpoint.datastore_backend import DatastoreBackend
+from metaflow_extensions.ckptstore.plugins.checkpoint.storage.datastore_backend import DatastoreBackend
 
 from ckptstore import CheckpointStore
 from ckptstore.errors import (

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from metaflow_extensions.ckptstore.plugins.checkpoint import directory_files, directory_restore
-from metaflow_extensions.ckptstore.plugins.checkpoint.directory_files import collect_files
-from metaflow_extensions.ckptstore.plugins.checkpoint.directory_names import INDEX
-from metaflow_extensions.ckptstore.plugins.checkpoint.directory_restore import describe_files, restore_files
 from metaflow_extensions.ckptstore.plugins.checkpoint.errors import CheckpointException
+from metaflow_extensions.ckptstore.plugins.checkpoint.files import directory_files, directory_restore
+from metaflow_extensions.ckptstore.plugins.checkpoint.files.directory_files import collect_files
+from metaflow_extensions.ckptstore.plugins.checkpoint.files.directory_names import INDEX
+from metaflow_extensions.ckptstore.plugins.checkpoint.files.directory_restore import (
+    describe_files,
+    restore_files,
+)
 
 from ckptstore import FieldInfo
 

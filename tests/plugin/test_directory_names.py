@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from metaflow_extensions.ckptstore.plugins.checkpoint.directory_names import (
+from metaflow_extensions.ckptstore.plugins.checkpoint.errors import CheckpointException
+from metaflow_extensions.ckptstore.plugins.checkpoint.files.directory_names import (
     INDEX,
     Entries,
     FileFacts,
@@ -19,7 +20,6 @@ from metaflow_extensions.ckptstore.plugins.checkpoint.directory_names import (
     is_link_target,
     read_index,
 )
-from metaflow_extensions.ckptstore.plugins.checkpoint.errors import CheckpointException
 
 from ckptstore._keys import check_field
 

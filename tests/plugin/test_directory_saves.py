@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 from attempts import Attempts, contents
-from metaflow_extensions.ckptstore.plugins.checkpoint import directory, saving
-from metaflow_extensions.ckptstore.plugins.checkpoint.directory_files import collect_files
+from metaflow_extensions.ckptstore.plugins.checkpoint import saving
 from metaflow_extensions.ckptstore.plugins.checkpoint.errors import (
     CheckpointException,
 )
+from metaflow_extensions.ckptstore.plugins.checkpoint.files import directory
+from metaflow_extensions.ckptstore.plugins.checkpoint.files.directory_files import collect_files
 
 from ckptstore.errors import CheckpointDeletedError, CheckpointStoreError
 

@@ -7,7 +7,7 @@ import signal
 import sys
 
 import pytest
-from metaflow_extensions.ckptstore.plugins.checkpoint.loop_exit import is_left_by_choice
+from metaflow_extensions.ckptstore.plugins.checkpoint.loops.loop_exit import is_left_by_choice
 
 
 class Watched:

@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from metaflow_extensions.ckptstore.plugins.checkpoint.errors import CheckpointException
-from metaflow_extensions.ckptstore.plugins.checkpoint.loop_position import Node, Position, Positions, Status
+from metaflow_extensions.ckptstore.plugins.checkpoint.loops.loop_position import (
+    Node,
+    Position,
+    Positions,
+    Status,
+)
 
 POSITIONS = st.recursive(
     st.just({}),

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from metaflow_extensions.ckptstore.plugins.checkpoint.loop import Loops
-from metaflow_extensions.ckptstore.plugins.checkpoint.loop_position import Positions
+from metaflow_extensions.ckptstore.plugins.checkpoint.loops.loop import Loops
+from metaflow_extensions.ckptstore.plugins.checkpoint.loops.loop_position import Positions
 from metaflow_extensions.ckptstore.plugins.checkpoint.reserved import LOOP
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from metaflow import Checkpoint
-from metaflow_extensions.ckptstore.plugins.checkpoint.children import VARIABLE, inherited_offer
 from metaflow_extensions.ckptstore.plugins.checkpoint.current_checkpoint import CurrentCheckpoint
 from metaflow_extensions.ckptstore.plugins.checkpoint.errors import CheckpointException
+from metaflow_extensions.ckptstore.plugins.checkpoint.outside.children import VARIABLE, inherited_offer
 from metaflow_extensions.ckptstore.plugins.checkpoint.turns import Turns
 from sessions import begin_attempt
 

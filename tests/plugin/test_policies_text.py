@@ -9,7 +9,7 @@ import pytest
 from metaflow.decorators import StepDecorator
 from metaflow_extensions.ckptstore.plugins.checkpoint.artifact import CheckpointArtifact
 from metaflow_extensions.ckptstore.plugins.checkpoint.errors import CheckpointArgumentError
-from metaflow_extensions.ckptstore.plugins.checkpoint.policies import (
+from metaflow_extensions.ckptstore.plugins.checkpoint.starting.policies import (
     Best,
     OfKey,
     OfRun,

@@ -7,9 +7,9 @@ import threading
 
 import pytest
 from looping import Attempts, hold_commits
-from metaflow_extensions.ckptstore.plugins.checkpoint import preemption
 from metaflow_extensions.ckptstore.plugins.checkpoint.errors import CheckpointArgumentError
 from metaflow_extensions.ckptstore.plugins.checkpoint.options import DEFAULTS, parse_options
+from metaflow_extensions.ckptstore.plugins.checkpoint.preempting import preemption
 
 from ckptstore.errors import BackendError, UnserializableError
 from ckptstore.testing import Fault

@@ -12,7 +12,7 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.credentials import RefreshableCredentials
 from botocore.session import Session
-from metaflow_extensions.ckptstore.plugins.checkpoint.s3_client import s3_options
+from metaflow_extensions.ckptstore.plugins.checkpoint.storage.s3_client import s3_options
 
 from ckptstore import CheckpointStore
 
@@ -86,7 +86,7 @@ def test_a_public_bucket_is_read_without_credentials(run):
 
 
 def test_encryption_is_what_metaflow_is_told(monkeypatch):
-    name = "metaflow_extensions.ckptstore.plugins.checkpoint.s3_client.S3_SERVER_SIDE_ENCRYPTION"
+    name = "metaflow_extensions.ckptstore.plugins.checkpoint.storage.s3_client.S3_SERVER_SIDE_ENCRYPTION"
     monkeypatch.setattr(name, "AES256")
     assert s3_options(client_of(region_name="us-east-1"))["sse"] == "AES256"
 

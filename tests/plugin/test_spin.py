@@ -121,7 +121,9 @@ def test_a_spin_that_persists_nothing_keeps_no_checkpoint_and_says_so(spins):
 
 
 def test_cards_are_where_spin_persists_and_there_is_none_where_it_does_not(spins):
-    pages = [path.read_text() for path in spins.root.rglob("mf.cards/SpinFlow/**/checkpoint-checkpoint-*.html")]
+    pages = [
+        path.read_text() for path in spins.root.rglob("mf.cards/SpinFlow/**/checkpoint-checkpoint-*.html")
+    ]
     said = sorted(
         next((who for who in ("the first", "the second", "not persisted") if who in page), "the join")
         for page in pages

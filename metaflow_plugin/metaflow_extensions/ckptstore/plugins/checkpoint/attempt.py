@@ -11,10 +11,10 @@ from metaflow.metaflow_current import current
 from .card import CardWriter
 from .current_checkpoint import CurrentCheckpoint
 from .options import Options
-from .place import place_of_attempt, place_of_origin
 from .requirements import check_installed
 from .scope import TaskIdentity, identify
 from .session import Session
+from .storage.place import place_of_attempt, place_of_origin
 
 __all__ = ["session_of_attempt"]
 

@@ -56,7 +56,7 @@ class Checkpoint:
         datastore: str | None = None,
         datastore_root: str | None = None,
     ) -> None:
-        from .client_state import ClientState
+        from .outside.client_state import ClientState
 
         self._state = ClientState(temp_dir_root, datastore, datastore_root)
         # Not a method of this object: that would keep it alive.
@@ -135,7 +135,7 @@ class Checkpoint:
         errors; ``onto``, ``path`` and ``directory`` are as they were then.
         """
         from .artifact_serializers import restored
-        from .files_outside import write_files
+        from .files.files_outside import write_files
         from .library import choose_fields
         from .onto import attributes_set
 

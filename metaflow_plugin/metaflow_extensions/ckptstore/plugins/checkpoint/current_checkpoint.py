@@ -12,7 +12,7 @@ import ckptstore
 from .artifact import CheckpointArtifact, format_key
 from .cadence import Every
 from .errors import CheckpointException
-from .loop import Loop, LoopMetadata
+from .loops.loop import Loop, LoopMetadata
 from .reference import Reference
 from .save_arguments import StrPath, check_save, check_storage_format, name_and_path
 from .session import Session

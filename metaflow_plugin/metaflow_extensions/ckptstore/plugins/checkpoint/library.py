@@ -10,13 +10,13 @@ import ckptstore
 
 from .artifact import CheckpointArtifact, parse_key
 from .description import describe
-from .directory_restore import describe_files
 from .errors import CheckpointArgumentError, CheckpointException
-from .policies import newest_of
+from .files.directory_restore import describe_files
 from .reference import Reference, TaskLike
 from .reserved import attributes_of
 from .scope import TaskIdentity
-from .stores import Stores
+from .starting.policies import newest_of
+from .storage.stores import Stores
 from .task_listing import found_of_task, found_of_tasks
 
 __all__ = ["Library", "choose_fields"]

@@ -11,7 +11,7 @@ from ckptstore.errors import InvalidPolicyError
 
 from .defaults import DEFAULTS
 from .errors import CheckpointArgumentError
-from .policies import policy_text
+from .starting.policies import policy_text
 
 __all__ = ["DEFAULTS", "Options", "parse_options"]
 

@@ -9,12 +9,12 @@ import ckptstore
 
 from .artifact import CheckpointArtifact
 from .artifact_serializers import restored
+from .files.task_files import TaskFiles
 from .flow_state import FlowState
 from .library import Library, choose_fields
-from .loop_position import Positions
+from .loops.loop_position import Positions
 from .reference import Reference
 from .reserved import LOOP
-from .task_files import TaskFiles
 
 __all__ = ["Restorer"]
 

@@ -19,7 +19,7 @@ from .artifact_serializers import noted, serialized
 from .card import Board
 from .library import Library
 from .scope import TaskIdentity
-from .stores import Stores
+from .storage.stores import Stores
 from .turns import Turns
 
 __all__ = ["Captured", "Saver", "size_text"]

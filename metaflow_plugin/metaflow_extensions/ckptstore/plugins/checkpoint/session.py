@@ -15,24 +15,24 @@ from ckptstore.errors import StoreNotFoundError
 
 from .artifact import CheckpointArtifact
 from .card import Board, CardWriter
-from .children import make_offer, withdraw_offer
+from .files.task_files import TaskFiles
 from .flow_state import FlowState
 from .history import History
 from .library import Library
-from .loop import Loops
-from .loop_host import LoopHost, has_positions
-from .marks import Marks
+from .loops.loop import Loops
+from .loops.loop_host import LoopHost, has_positions
 from .options import Options
-from .place import Place
-from .preemption import Preemption
+from .outside.children import make_offer, withdraw_offer
+from .preempting.marks import Marks
+from .preempting.preemption import Preemption
 from .recurring import Recurring
 from .reference import Reference
 from .restoring import Restorer
 from .saving import Saver, size_text
 from .scope import TaskIdentity
-from .start import find_start
-from .stores import Stores
-from .task_files import TaskFiles
+from .starting.start import find_start
+from .storage.place import Place
+from .storage.stores import Stores
 
 __all__ = ["Session"]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import ckptstore
 
 from .scope import NO_INDEX, line, parse_pathspec
-from .stores import Stores
+from .storage.stores import Stores
 from .task_lines import known_task, lines_of, tasks_of
 
 __all__ = ["Found", "found_of_task", "found_of_tasks", "merged"]

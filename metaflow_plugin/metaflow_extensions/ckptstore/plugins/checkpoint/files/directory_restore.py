@@ -9,8 +9,8 @@ from typing import Any
 
 import ckptstore
 
+from ..errors import CheckpointException
 from .directory_names import INDEX, Entries, FileFacts, decode, encode, is_file_field, read_index, shown
-from .errors import CheckpointException
 
 __all__ = ["describe_files", "restore_files"]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import ckptstore
 from ckptstore.errors import StoreNotFoundError
 
-from .artifact import CheckpointArtifact
+from ..artifact import CheckpointArtifact
 from .place import Place, place_of_task
 
 __all__ = ["Stores"]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import ckptstore
 
+from ..errors import CheckpointArgumentError, CheckpointException
 from .directory_names import INDEX
 from .directory_restore import restore_files
-from .errors import CheckpointArgumentError, CheckpointException
 
 __all__ = ["write_files"]
 

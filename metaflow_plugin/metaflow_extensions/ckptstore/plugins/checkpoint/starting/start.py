@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import ckptstore
 from ckptstore.errors import StoreNotFoundError
 
+from ..scope import TaskIdentity
+from ..storage.stores import Stores
 from .given import find_given
 from .policies import (
     Best,
@@ -25,8 +27,6 @@ from .policies import (
     plan,
 )
 from .runs import origin_of, scope_of, some_task
-from .scope import TaskIdentity
-from .stores import Stores
 
 __all__ = ["Start", "find_start"]
 

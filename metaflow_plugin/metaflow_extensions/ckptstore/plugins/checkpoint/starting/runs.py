@@ -7,7 +7,7 @@ from typing import Any
 
 from metaflow.exception import MetaflowNotFound
 
-from .task_lines import lines_of
+from ..task_lines import lines_of
 
 __all__ = ["origin_of", "scope_of", "some_task"]
 

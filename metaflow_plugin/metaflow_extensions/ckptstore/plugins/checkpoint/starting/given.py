@@ -9,12 +9,12 @@ from typing import Any
 import ckptstore
 from ckptstore.errors import CheckpointDeletedError, NotFoundError, StoreNotFoundError
 
-from .errors import CheckpointException
+from ..errors import CheckpointException
+from ..scope import TaskIdentity, line, parse_pathspec
+from ..storage.stores import Stores
+from ..task_lines import known_task, lines_of
 from .policies import OfKey, OfRun, OfTask, newest_of
 from .runs import scope_of, some_task
-from .scope import TaskIdentity, line, parse_pathspec
-from .stores import Stores
-from .task_lines import known_task, lines_of
 
 __all__ = ["find_given"]
 

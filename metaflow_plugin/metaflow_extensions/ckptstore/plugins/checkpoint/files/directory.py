@@ -11,8 +11,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ..errors import CheckpointException
 from .directory_files import collect_files
-from .errors import CheckpointException
 
 __all__ = ["CheckpointDirectory"]
 

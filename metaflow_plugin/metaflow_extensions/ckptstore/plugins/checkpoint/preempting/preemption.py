@@ -9,8 +9,8 @@ import socket
 import threading
 from collections.abc import Callable
 
+from ..saving import Saver
 from .marks import Marks
-from .saving import Saver
 from .sigterm import SigtermHook
 
 __all__ = ["Preemption"]

@@ -10,9 +10,9 @@ from typing import Literal
 
 import ckptstore
 
-from .artifact import CheckpointArtifact, parse_key
-from .errors import CheckpointArgumentError
-from .scope import TaskIdentity
+from ..artifact import CheckpointArtifact, parse_key
+from ..errors import CheckpointArgumentError
+from ..scope import TaskIdentity
 
 __all__ = [
     "Best",

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ..errors import CheckpointException
 from .directory_names import INDEX, Entries, FileFacts, encode, is_link_target, shown
-from .errors import CheckpointException
 
 __all__ = ["collect_files"]
 

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from .errors import CheckpointException
-from .reserved import DIRECTORY as INDEX
+from ..errors import CheckpointException
+from ..reserved import DIRECTORY as INDEX
 
 __all__ = [
     "INDEX",

@@ -16,10 +16,10 @@ from metaflow.exception import MetaflowException
 
 import ckptstore
 
-from .artifact_serializers import make_registry
+from ..artifact_serializers import make_registry
+from ..errors import CheckpointException
+from ..requirements import ON_DISK
 from .datastore_backend import DatastoreBackend
-from .errors import CheckpointException
-from .requirements import ON_DISK
 from .s3_client import has_aiobotocore, s3_options
 
 __all__ = [
@@ -76,7 +76,10 @@ class Place:
         if self._storage.TYPE == "s3":
             if has_aiobotocore():
                 scheme, _, path = self.url.partition("://")
-                return f"{scheme}://{quote(path)}", {"config": _config(), **s3_options(_client(self._storage))}
+                return f"{scheme}://{quote(path)}", {
+                    "config": _config(),
+                    **s3_options(_client(self._storage)),
+                }
             self._log(
                 "aiobotocore is not installed here: checkpoints go through Metaflow's own S3 client, which is "
                 'slower; python -m pip install "ckptstore[s3]"'

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import ckptstore
 
-from .artifact import CheckpointArtifact
+from ..artifact import CheckpointArtifact
+from ..library import Library
 from .directory import CheckpointDirectory
 from .directory_names import INDEX
 from .directory_restore import restore_files
-from .library import Library
 
 __all__ = ["TaskFiles"]
 

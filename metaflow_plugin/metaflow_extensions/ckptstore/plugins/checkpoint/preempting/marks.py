@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .saving import Captured, Saver
+from ..saving import Captured, Saver
 
 __all__ = ["Marks"]
 

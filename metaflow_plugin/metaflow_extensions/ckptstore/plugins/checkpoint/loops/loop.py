@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
-from .cadence import Cadence, Every
-from .errors import CheckpointArgumentError, CheckpointException
+from ..cadence import Cadence, Every
+from ..errors import CheckpointArgumentError, CheckpointException
+from ..reference import Reference
+from ..reserved import LOOP
 from .loop_exit import is_left_by_choice
 from .loop_position import Node, Positions, Status
-from .reference import Reference
-from .reserved import LOOP
 
 __all__ = ["Loop", "LoopMetadata", "Loops"]
 

@@ -12,13 +12,13 @@ from typing import Any
 import ckptstore
 from ckptstore.errors import UnserializableError
 
-from .artifact import CheckpointArtifact
-from .directory import CheckpointDirectory
-from .directory_names import INDEX
-from .directory_restore import restore_files
+from ..artifact import CheckpointArtifact
+from ..errors import CheckpointException
+from ..files.directory import CheckpointDirectory
+from ..files.directory_names import INDEX
+from ..files.directory_restore import restore_files
+from ..saving import Saver
 from .doors import Door, open_door, standing
-from .errors import CheckpointException
-from .saving import Saver
 
 __all__ = ["ClientState"]
 

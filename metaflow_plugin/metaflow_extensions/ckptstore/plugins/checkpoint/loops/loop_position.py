@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import CheckpointException
+from ..errors import CheckpointException
 
 __all__ = ["Node", "Position", "Positions", "Status"]
 

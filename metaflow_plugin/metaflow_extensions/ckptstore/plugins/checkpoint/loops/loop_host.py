@@ -7,15 +7,15 @@ from typing import Any
 
 import ckptstore
 
-from .artifact import CheckpointArtifact
+from ..artifact import CheckpointArtifact
+from ..preempting.preemption import Preemption
+from ..reference import Reference
+from ..reserved import LOOP
+from ..restoring import Restorer
+from ..save_arguments import check_save
+from ..saving import Saver
+from ..scope import TaskIdentity
 from .loop_position import Positions
-from .preemption import Preemption
-from .reference import Reference
-from .reserved import LOOP
-from .restoring import Restorer
-from .save_arguments import check_save
-from .saving import Saver
-from .scope import TaskIdentity
 
 __all__ = ["LoopHost", "has_positions"]
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import ckptstore
 
-from .errors import CheckpointException
-from .options import Options
-from .place import Place, place_at
-from .requirements import ON_DISK
-from .scope import TaskIdentity
-from .turns import Turns
+from ..errors import CheckpointException
+from ..options import Options
+from ..requirements import ON_DISK
+from ..scope import TaskIdentity
+from ..storage.place import Place, place_at
+from ..turns import Turns
 
 __all__ = ["VARIABLE", "Offer", "inherited_offer", "make_offer", "withdraw_offer"]
 

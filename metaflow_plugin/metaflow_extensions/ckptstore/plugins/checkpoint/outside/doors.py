@@ -12,16 +12,16 @@ from metaflow.metaflow_current import current
 import ckptstore
 from ckptstore.errors import StoreNotFoundError
 
-from .card import Board
+from ..card import Board
+from ..current_checkpoint import CurrentCheckpoint
+from ..errors import CheckpointException
+from ..library import Library
+from ..scope import TaskIdentity
+from ..session import Session
+from ..storage.place import Place, configured_place
+from ..storage.stores import Stores
+from ..turns import Turns
 from .children import VARIABLE, Offer, inherited_offer
-from .current_checkpoint import CurrentCheckpoint
-from .errors import CheckpointException
-from .library import Library
-from .place import Place, configured_place
-from .scope import TaskIdentity
-from .session import Session
-from .stores import Stores
-from .turns import Turns
 
 __all__ = ["Door", "Task", "open_door", "standing"]
 

@@ -1,0 +1,1 @@
+"""``current.checkpoint.loop``: iterations that are done once over all attempts."""

@@ -1,0 +1,1 @@
+"""What happens when the machine is about to go away."""

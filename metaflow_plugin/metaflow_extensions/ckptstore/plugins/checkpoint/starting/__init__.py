@@ -1,0 +1,1 @@
+"""Which checkpoint a task finds when it starts."""

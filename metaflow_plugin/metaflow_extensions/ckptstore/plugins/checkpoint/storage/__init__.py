@@ -1,0 +1,1 @@
+"""Where checkpoints are: the store in a datastore of Metaflow."""
