@@ -205,6 +205,8 @@ def last(n: int, *, attributes: Mapping[str, object] | None = None) -> Keep:
     for name, value in attributes.items():
         if not isinstance(name, str):
             raise InvalidPolicyError(f"last: attributes has a name that is a {type(name).__name__}")
+        if not _is_unicode(name) or (isinstance(value, str) and not _is_unicode(value)):
+            raise InvalidPolicyError(f"last: attributes has text that is no Unicode at {name[:80]!r}")
         if type(value) not in _SCALARS or (isinstance(value, (int, float)) and not abs(value) < 2**64):
             raise InvalidPolicyError(
                 f"last: attributes[{name[:80]!r}] must be None, a bool, a number of at most 64 bits or a str, "
@@ -221,7 +223,7 @@ def best(metric: str, n: int = 1, mode: Literal["min", "max"] = "min") -> Keep:
 
     Raises InvalidPolicyError.
     """
-    if not isinstance(metric, str) or not metric:
+    if not isinstance(metric, str) or not metric or not _is_unicode(metric):
         raise InvalidPolicyError(f"best: metric must be the name of a metadata value, not {metric!r:.80}")
     _check_count("best", "n", n)
     if not isinstance(mode, str) or mode not in ("min", "max"):
@@ -270,6 +272,15 @@ def _contains(found: Mapping[str, object], wanted: Mapping[str, object]) -> bool
         and bool(found[name] == value)
         for name, value in wanted.items()
     )
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether metadata can hold the text: halves of surrogate pairs it cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_count(rule: str, name: str, n: object) -> None:

@@ -34,6 +34,7 @@ _OPTIONS: dict[Scheme, frozenset[str]] = {"file": frozenset(), "memory": frozens
 _S3_GROWTH = 4
 _NOT_FOR_DATA = ("/dev/", "/proc/", "/sys/")
 _NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]*\Z")
+_MAX_SHOWN = 500
 _BUCKET = re.compile(r"[0-9a-z][0-9a-z.-]{1,61}[0-9a-z]\Z")
 
 
@@ -200,4 +201,4 @@ def _shown(text: str) -> str:
     if separator:
         authority, slash, path = rest.partition("/")
         head = scheme + separator + authority.rpartition("@")[2] + slash + path
-    return repr(head)
+    return repr(head if len(head) <= _MAX_SHOWN else head[:_MAX_SHOWN] + "...")
