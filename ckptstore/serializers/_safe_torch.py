@@ -292,11 +292,7 @@ NAMES: dict[tuple[str, str], Maker] = {
     },
     **{("torch.optim.lr_scheduler", name): _attributes for name in _torch_names.SCHEDULERS.split()},
     ("torch.amp.grad_scaler", "GradScaler"): _attributes,
-    **{
-        (module, name): _value
-        for module, names in _torch_names.FUNCTIONS.items()
-        for name in names.split()
-    },
+    **{(module, name): _value for module, names in _torch_names.FUNCTIONS.items() for name in names.split()},
     ("torch", "Size"): _size,
     ("torch", "Tensor"): _value,
     ("torch", "device"): _device,

@@ -1,6 +1,7 @@
 """Real flows in a datastore of their own, run by Metaflow's Runner."""
 
 import atexit
+import contextlib
 import json
 import os
 import shutil
@@ -24,6 +25,11 @@ os.environ |= {
     "METAFLOW_DEFAULT_METADATA": "local",
     "USER": "ada",
 }
+
+# Metaflow's Runner brings a typing_extensions of its own, which changes how `typing` checks parameters
+# on Python 3.11: what of torch is imported after that fails. Here it is imported before.
+with contextlib.suppress(ImportError):
+    import torch._dynamo  # noqa: F401
 
 FLOWS = Path(__file__).with_name("flows")
 
