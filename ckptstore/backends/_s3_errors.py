@@ -27,7 +27,7 @@ from ckptstore.errors import (
     UnavailableError,
 )
 
-__all__ = ["date_of", "error_code", "has_expired", "is_unexplained", "translated"]
+__all__ = ["date_of", "error_code", "has_expired", "is_unexplained", "lacks_condition", "translated"]
 
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 _SKEWED = {"RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture"}
@@ -65,6 +65,7 @@ _NO_CREDENTIALS = {
     "InvalidToken",
     "SignatureDoesNotMatch",
 }
+_NO_CONDITION = {"NotImplemented", "501", "InvalidArgument", "InvalidRequest", "UnsupportedOperation"}
 _FULL = {"InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "StorageFull"}
 _TRANSIENT_STATUS = {408, 409, 412, 500, 502, 504}
 _CREDENTIAL_ERRORS = (
@@ -110,6 +111,11 @@ def has_expired(exc: BaseException) -> bool:
 def is_unexplained(exc: BaseException) -> bool:
     """Tell whether an answer to a HEAD names no reason: a GET's would, an answer to a HEAD has no body."""
     return error_code(exc) in ("400", "403")
+
+
+def lacks_condition(exc: BaseException) -> bool:
+    """Tell whether a conditional write was refused because the server does not know such writes."""
+    return error_code(exc.__cause__ or exc) in _NO_CONDITION
 
 
 def date_of(response: Any) -> float | None:

@@ -17,7 +17,14 @@ from ckptstore._tasks import for_each, in_worker
 from ckptstore.backends._s3_answers import Part, object_info, part_of, require_object
 from ckptstore.backends._s3_body import SlicedBody, raw_response, read_body, read_body_into
 from ckptstore.backends._s3_client import S3Client
-from ckptstore.backends._s3_errors import date_of, error_code, has_expired, is_unexplained, translated
+from ckptstore.backends._s3_errors import (
+    date_of,
+    error_code,
+    has_expired,
+    is_unexplained,
+    lacks_condition,
+    translated,
+)
 from ckptstore.backends._s3_examine import findings
 from ckptstore.backends._s3_listing import Listing
 from ckptstore.backends._s3_options import S3Options, is_loopback
@@ -49,14 +56,15 @@ _NEW = (*_SEEN, "ServerSideEncryption", "SSEKMSKeyId", "StorageClass")
 class S3Backend(Backend):
     """Objects under ``prefix`` of ``bucket``, through one client for the backend's life.
 
-    Each verb is one request: single PUTs, ranged GETs, LIST V2, no conditional
-    write, no multipart upload, no request that a redirect leads to another
-    host; ``delete_many`` is one request as well, or one for each key where the
-    server does not know that one. Nothing is tried again, but for one thing: a request that is refused
+    Each verb is one request: single PUTs, ranged GETs, LIST V2, no multipart
+    upload, no request that a redirect leads to another host; ``delete_many`` is
+    one request as well, or one for each key where the server does not know that
+    one. Nothing is tried again, but for one thing: a request that is refused
     because the credentials have expired is repeated once with new ones.
 
-    ``put(if_absent=True)`` is a HEAD and then a PUT: of two at once, the later
-    one stays. ``modified_s`` of a put is the time of its answer, up to a second
+    ``put(if_absent=True)`` is a HEAD and then a PUT with ``If-None-Match``: of
+    two at once, the first one stays. Where the server does not know that
+    header it is the later one. ``modified_s`` of a put is the time of its answer, up to a second
     from what a listing tells.
 
     ``max_connections`` bounds the requests under way. ``executor`` does what
@@ -78,6 +86,7 @@ class S3Backend(Backend):
         self._client = S3Client()
         self._with_checksum = options.checksum == "crc32"
         self._deletes_many = True
+        self._knows_conditions = True
         self._reached = False
         self._closed = False
 
@@ -156,7 +165,19 @@ class S3Backend(Backend):
         if if_absent:
             with contextlib.suppress(ObjectNotFoundError):
                 return await self.head(key)
-        params: dict[str, Any] = {"Key": self._root + key, **self._options.of_requests(*_NEW)}
+            if self._knows_conditions:
+                try:
+                    return await self._put(key, data, IfNoneMatch="*")
+                except BackendError as exc:
+                    if error_code(exc.__cause__ or exc) == "PreconditionFailed":
+                        return await self.head(key)
+                    if not lacks_condition(exc):
+                        raise
+                    self._knows_conditions = False
+        return await self._put(key, data)
+
+    async def _put(self, key: str, data: Buffer, **conditions: str) -> ObjectInfo:
+        params: dict[str, Any] = {"Key": self._root + key, **conditions, **self._options.of_requests(*_NEW)}
         if self._with_checksum:
             params["ChecksumCRC32"] = await self._crc32(data)
         body = SlicedBody(data)
