@@ -46,34 +46,45 @@ async def entries(backend: Backend, collection: str) -> AsyncGenerator[Entry, No
     """
     prefix = collection_prefix(collection)
     last: Entry | None = None
-    empty = True
-    async for key in _listed(backend, prefix):
-        empty = False
-        text = key.key[len(prefix) :]
-        if last is not None:
-            if text == last.text + TOMBSTONE:
-                last.tombstone = key
+    async with aclosing(_believed(backend, prefix, collection)) as listed:
+        async for key in listed:
+            text = key.key[len(prefix) :]
+            if last is not None:
+                if text == last.text + TOMBSTONE:
+                    last.tombstone = key
+                    continue
+                if text == last.text + PIN:
+                    last.pinned = True
+                    continue
+            name = parse_name(text)
+            if name is None:
                 continue
-            if text == last.text + PIN:
-                last.pinned = True
-                continue
-        name = parse_name(text)
-        if name is None:
-            continue
-        if last is not None:
-            yield last
-        last = Entry(collection, text, name, key)
+            if last is not None:
+                yield last
+            last = Entry(collection, text, name, key)
     if last is not None:
         yield last
-    if empty:
+
+
+async def _believed(backend: Backend, prefix: str, collection: str) -> AsyncGenerator[ObjectInfo, None]:
+    for _ in range(
+        2
+    ):  # the first writer may have put the marker since the listing began: another one shows it
+        empty = True
+        async with aclosing(_listed(backend, prefix)) as listed:
+            async for info in listed:
+                empty = False
+                yield info
+        if not empty:
+            return
         try:
             await backend.head(prefix + COLLECTION_MARKER)
         except ObjectNotFoundError:
             return
-        raise BackendProtocolError(
-            f"{backend.url} lists nothing in collection {collection!r}, but its marker is there: "
-            "the listing is not believed"
-        )
+    raise BackendProtocolError(
+        f"{backend.url} lists nothing in collection {collection!r}, but its marker is there: "
+        "the listing is not believed"
+    )
 
 
 async def collections(backend: Backend) -> AsyncGenerator[str, None]:
