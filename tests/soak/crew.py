@@ -150,11 +150,15 @@ class Crew:
                     acknowledged = n
                     self.counts["saved"] += 1
                     if rng.random() < 0.1:
+                        acknowledged = -1  # should the way back fail
                         await store.delete(saved)
                         await store.undelete(saved)
+                        acknowledged = n
                         self.counts["undeleted"] += 1
                     if rng.random() < 0.2:
                         await self.look_back(store, collection, run, acknowledged)
+                except CheckpointDeletedError:  # it took us longer than the half of a grace of seconds
+                    self.counts["undeleted too late"] += 1
                 except CheckpointStoreError as exc:
                     self.failed("a save", exc)
                 if rng.random() < 0.05:
@@ -220,6 +224,7 @@ class Crew:
         store = await self.open()
         try:
             while self.is_on:
+                begun = time.monotonic()
                 try:
                     report = await store.collect_garbage(force=True)
                     self.counts["collected"] += 1
@@ -227,7 +232,8 @@ class Crew:
                     self.counts["garbage"] += report.n_garbage
                 except GCAbortedError as exc:
                     self.counts["collection aborted"] += 1
-                    if not self.orders.faulty:
+                    # One that takes longer than the grace looks like a crashed one, and loses its canaries.
+                    if not self.orders.faulty and time.monotonic() - begun < self.orders.grace_s / 2:
                         self.wrong("a collection", exc)
                 except CheckpointStoreError as exc:
                     self.failed("a collection", exc)
