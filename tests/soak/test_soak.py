@@ -98,6 +98,7 @@ def test_a_crew_on_a_disk_loses_nothing_and_grows_nowhere(tmp_path: Path, second
     check_what_is_left(url, 4.0)
 
 
+@pytest.mark.soak
 @seconds
 def test_a_crew_on_s3_behind_a_bad_network_loses_nothing_and_grows_nowhere(seconds: float) -> None:
     server = seaweed.server()
