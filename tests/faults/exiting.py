@@ -335,5 +335,8 @@ def at_exit() -> None:
 
 
 if __name__ == "__main__":
+    # Ignored ones are inherited: by what "nohup" starts, and a shell in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     logging.basicConfig(level=logging.INFO)
     globals()[sys.argv[1]]()
