@@ -321,6 +321,19 @@ def asynchronous() -> None:
     asyncio.run(main())
 
 
+def interrupted_asynchronous() -> None:
+    """The same where the loop is interrupted: since Python 3.11 as a cancellation, before as an exception."""
+
+    async def main() -> None:
+        async with await AsyncCheckpointStore.open(str(FOLDER), config=CONFIG) as store:
+            await store.save("c", values(0))
+            await store.save("c", values(1), wait=False)
+            signal.raise_signal(signal.SIGINT)
+            await asyncio.Event().wait()
+
+    asyncio.run(main())
+
+
 def another_thread() -> None:
     """Saved on a thread that ends before the process."""
     thread = threading.Thread(target=lambda: _kept.extend(in_flight()))

@@ -65,12 +65,18 @@ def seeds(folder: Path, collection: str = "c") -> list[int]:
 
 @pytest.mark.parametrize(
     ("case", "status"),
-    [("running_loop", 0), ("loop_that_raises", 1), ("another_thread", 0), ("asynchronous", 3)],
+    [
+        ("running_loop", 0),
+        ("loop_that_raises", 1),
+        ("another_thread", 0),
+        ("asynchronous", 3),
+        ("interrupted_asynchronous", -signal.SIGINT),
+    ],
 )
 def test_the_end_waits_for_a_save_wherever_it_was_begun(tmp_path: Path, case: str, status: int) -> None:
     returned, stderr = ended(tmp_path / "store", case)
     assert returned == status
-    assert ("Traceback" in stderr) == (case == "loop_that_raises")
+    assert ("Traceback" in stderr) == (case in ("loop_that_raises", "interrupted_asynchronous"))
     assert "ERROR" not in stderr
     assert seeds(tmp_path / "store") == [1, 0]
 
