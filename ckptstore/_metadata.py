@@ -1,4 +1,4 @@
-"""User metadata: what may be in it, and numbers of numpy and torch made plain."""
+"""User metadata and attributes: what may be in them, and numbers of numpy and torch made plain."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from ckptstore._schema import as_map, as_str, fail
 from ckptstore.config import Limits
 from ckptstore.errors import ConfigError, LimitExceededError
 
-__all__ = ["check_stored_metadata", "plain_metadata"]
+__all__ = ["check_stored_metadata", "plain_attributes", "plain_metadata"]
 
+_RESERVED = "ckptstore."
 _SCALARS = (type(None), bool, int, float, str, bytes)
 
 
@@ -30,6 +31,22 @@ def plain_metadata(what: str, metadata: Mapping[str, object] | None, limits: Lim
     size = len(pack(plain))
     if size > limits.max_metadata_bytes:
         raise _too_large(what, f"takes {size} bytes", limits.max_metadata_bytes)
+    return plain
+
+
+def plain_attributes(attributes: Mapping[str, object] | None, limits: Limits) -> dict[str, Any]:
+    """Return a copy of a caller's attributes as ``plain_metadata`` does, none with a name of the store's own.
+
+    Raises ConfigError as that does, and for such a name: what a save notes under
+    it, as that it does not build on the newest checkpoint, must be true.
+    """
+    plain = plain_metadata("attributes", attributes, limits)
+    for name in plain:
+        if name.startswith(_RESERVED):
+            raise ConfigError(
+                f"attributes[{name[:80]!r}] has a name of the store's own: those that begin with {_RESERVED!r} are "
+                "reserved. Choose another, and leave out what the store noted in an older checkpoint's attributes"
+            )
     return plain
 
 

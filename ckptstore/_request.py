@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from ckptstore._clock import Reading
 from ckptstore._keys import check_collection, check_field, check_run_and_label
-from ckptstore._metadata import plain_metadata
+from ckptstore._metadata import plain_attributes, plain_metadata
 from ckptstore._retention import check_keep, protected_names
 from ckptstore._writer import Request
 from ckptstore.checkpoint import Checkpoint, CheckpointRef
@@ -50,7 +50,7 @@ def checked(
         run=run,
         label=label,
         metadata=plain_metadata("metadata", metadata, limits),
-        attributes=plain_metadata("attributes", attributes, limits),
+        attributes=plain_attributes(attributes, limits),
         parent=parent,
         keep=None if keep is None else check_keep(keep),
         protect=protected,

@@ -105,7 +105,8 @@ class AsyncCheckpointStore(StoreLife, StoreUpkeep):
         share stays shared. ``label`` is your name for it (``best``), ``run`` says
         who wrote, both are free text that ``list`` and ``latest`` filter by.
         ``metadata``: your own small facts, at most 1 MiB. ``attributes``: the
-        same for a layer above yours. ``parent``: the checkpoint resumed from.
+        same for a layer above yours; names that begin with ``ckptstore.`` are the
+        store's own. ``parent``: the checkpoint resumed from.
 
         ``keep``: once this checkpoint is durable and visible, delete what no
         rule keeps of this collection and run (of those saved without a run, if
