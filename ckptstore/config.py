@@ -16,6 +16,8 @@ MIB = 1024 * KIB
 
 MAX_CHUNK_BYTES = 64 * MIB
 MIN_GRACE_S = 3600.0
+MIN_EXCLUSIVE_GRACE_S = 0.1
+"""An eighth of it is what clocks may be apart, and times of files come in steps of up to 10 ms."""
 MAX_SECONDS = 1e9
 """Thirty years; the system's timers end at ten times as much."""
 
@@ -91,7 +93,7 @@ class StoreConfig:
     max_save_s: float | None = None
     """T of the protocol: how long one save may take; None is half the grace."""
     exclusive: bool = False
-    """No other process uses this store: allows a grace below an hour (tests, scratch)."""
+    """No other process uses this store: allows a grace below an hour, down to 0.1 s (tests, scratch)."""
     signing_key: KeySource | None = field(default=None, repr=False)
     """Sign what is saved and refuse what is not signed: the path of a file of keys, or a function.
 
@@ -143,6 +145,11 @@ class StoreConfig:
             raise ConfigError(
                 f"grace_s is {self.grace_s}; below {MIN_GRACE_S:.0f} s it is allowed only with exclusive=True, "
                 "which promises that no other process uses the store"
+            )
+        if self.grace_s < MIN_EXCLUSIVE_GRACE_S:
+            raise ConfigError(
+                f"grace_s is {self.grace_s}; below {MIN_EXCLUSIVE_GRACE_S} s the times of files are too coarse to tell "
+                "what is old enough"
             )
 
 

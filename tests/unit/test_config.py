@@ -105,6 +105,12 @@ def test_a_short_grace_needs_exclusive_use() -> None:
         StoreConfig(grace_s=3599.9)
 
 
+def test_a_grace_finer_than_the_times_of_files_is_refused() -> None:
+    assert StoreConfig(grace_s=0.1, exclusive=True).grace_s == 0.1
+    with pytest.raises(ConfigError, match=r"grace_s is 0\.099; below 0\.1 s"):
+        StoreConfig(grace_s=0.099, exclusive=True)
+
+
 @pytest.mark.parametrize("max_save_s", [3600, 3600.0, 7200])
 def test_a_save_as_long_as_the_grace_is_refused(max_save_s: float) -> None:
     with pytest.raises(ConfigError, match=r"max_save_s .*below grace_s"):
