@@ -44,7 +44,10 @@ SAME = np.random.default_rng(1).standard_normal(20_000)
 
 @dataclass
 class Orders:
-    """Who does what, where and for how long. ``faulty``: the way to the storage breaks requests."""
+    """Who does what, where and for how long. ``faulty``: the way to the storage breaks requests.
+
+    ``at_least``: go on, for a minute at most, until so many of each have been counted.
+    """
 
     url: str
     seconds: float
@@ -56,6 +59,7 @@ class Orders:
     grace_s: float
     zombie_s: float = 0.0
     faulty: bool = False
+    at_least: dict[str, int] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -87,11 +91,15 @@ class Crew:
         self.counts: Counter[str] = Counter()
         self.violations: list[str] = []
         self.sizes: list[dict[str, float]] = []
-        self._until = time.monotonic() + orders.seconds
+        self._until = float("inf")
 
     @property
     def is_on(self) -> bool:
-        return time.monotonic() < self._until and not self.violations
+        if self.violations:
+            return False
+        over_s = time.monotonic() - self._until
+        missing = any(self.counts[what] < n for what, n in self.orders.at_least.items())
+        return over_s < (60.0 if missing else 0.0)
 
     async def open(self) -> AsyncCheckpointStore:
         orders = self.orders
@@ -131,11 +139,10 @@ class Crew:
         else:
             self.wrong(what, exc)
 
-    async def write(self, number: int) -> None:
+    async def write(self, number: int, store: AsyncCheckpointStore) -> None:
         """Save in one collection as one run; look at what is there; begin anew now and then."""
         rng = random.Random(f"{self.orders.seed} {self.orders.name} {number}")
         run, collection = f"{self.orders.name}-{number}", f"c/{number % N_COLLECTIONS}"
-        store = await self.open()
         n, acknowledged = 0, -1
         try:
             while self.is_on:
@@ -191,10 +198,9 @@ class Crew:
         if not is_right(loaded):
             self.wrong(f"wrong data in {newest}")
 
-    async def read(self, number: int) -> None:
+    async def read(self, number: int, store: AsyncCheckpointStore) -> None:
         """Load what is listed. What is deleted meanwhile may be gone, and nothing else."""
         rng = random.Random(f"{self.orders.seed} {self.orders.name} reader {number}")
-        store = await self.open()
         try:
             while self.is_on:
                 try:
@@ -220,8 +226,7 @@ class Crew:
             if time.monotonic() - begun < self.orders.grace_s / 2:
                 self.wrong(f"{found.ref}", exc)
 
-    async def collect(self, number: int) -> None:
-        store = await self.open()
+    async def collect(self, number: int, store: AsyncCheckpointStore) -> None:
         try:
             while self.is_on:
                 begun = time.monotonic()
@@ -258,11 +263,16 @@ class Crew:
 
     async def work(self) -> None:
         orders = self.orders
+        actors = [
+            *((self.write, n) for n in range(orders.n_writers)),
+            *((self.read, n) for n in range(orders.n_readers)),
+            *((self.collect, n) for n in range(orders.n_collectors)),
+        ]
+        stores = await asyncio.gather(*(self.open() for _ in actors))
+        # Clients of S3 take a second each to make on a busy machine: the time is for the work.
+        self._until = time.monotonic() + orders.seconds
         await asyncio.gather(
-            self.measure(),
-            *(self.write(n) for n in range(orders.n_writers)),
-            *(self.read(n) for n in range(orders.n_readers)),
-            *(self.collect(n) for n in range(orders.n_collectors)),
+            self.measure(), *(act(n, store) for (act, n), store in zip(actors, stores, strict=True))
         )
         left = asyncio.all_tasks() - {asyncio.current_task()}
         if left:

@@ -64,7 +64,7 @@ def crews_at_work(**orders: Any) -> Counter[str]:
     counts: Counter[str] = Counter()
     try:
         for process in processes:
-            output, _ = process.communicate(timeout=orders["seconds"] + 100)
+            output, _ = process.communicate(timeout=orders["seconds"] + 160)
             assert process.returncode == 0
             told = json.loads(output.splitlines()[-1])
             print(json.dumps(told, indent=1))
@@ -90,7 +90,8 @@ def check_what_is_left(url: str, grace_s: float, **options: Any) -> None:
 @seconds
 def test_a_crew_on_a_disk_loses_nothing_and_grows_nowhere(tmp_path: Path, seconds: float) -> None:
     url = str(tmp_path / "store")
-    counts = crews_at_work(url=url, seconds=seconds, grace_s=4.0)
+    at_least = {"saved": 10, "loaded": 10, "purged": 1, "garbage": 1}
+    counts = crews_at_work(url=url, seconds=seconds, grace_s=4.0, at_least=at_least)
     assert counts["saved"] > seconds
     assert counts["loaded"] > seconds
     assert counts["purged"] > 0
@@ -105,11 +106,19 @@ def test_a_crew_on_s3_behind_a_bad_network_loses_nothing_and_grows_nowhere(secon
     url = server.new_url()
     with ChaosProxy(server.port, bucket=seaweed.BUCKET) as proxy:
         options = {**seaweed.options_for(proxy.endpoint_url), "read_timeout_s": 2.0}
-        proxy.random = RandomFaults(SEED, 0.01, FAULTS)
+        share = 0.01 if seconds > 60 else 0.05  # so that some strike in a few hundred requests
+        proxy.random = RandomFaults(SEED, share, FAULTS)
+        at_least = {"saved": 10, "loaded": 2, "collected": 1}
         counts = crews_at_work(
-            url=url, seconds=seconds, grace_s=8.0, zombie_s=2.0, faulty=True, options=options
+            url=url,
+            seconds=seconds,
+            grace_s=8.0,
+            zombie_s=2.0,
+            faulty=True,
+            at_least=at_least,
+            options=options,
         )
-        assert len(proxy.hits) > 0.005 * len(proxy.requests)
+        assert len(proxy.hits) > share / 3 * len(proxy.requests)
     assert counts["saved"] > seconds / 2
     assert counts["loaded"]
     assert counts["collected"]
