@@ -97,7 +97,7 @@ class Captures:
         self._registry = registry
         self._open: WeakSet[CapturedSave] = WeakSet()
         self._arenas: list[Arena] = []
-        self._worker: WorkerPool | None = None
+        self._workers: WorkerPool | None = None
         self._closed = False
 
     async def take(
@@ -109,12 +109,9 @@ class Captures:
 
         Raises UnserializableError, LimitExceededError, StoreClosedError.
         """
-        if self._worker is None:
-            # Its own thread: those of the store may all be busy with a save for as long as its storage takes.
-            self._worker = WorkerPool(1, "ckptstore-capture")
         arena = self._arenas.pop() if self._arenas else Arena()
         try:
-            snapshot = await in_worker(self._worker, self._snapshot, values, arena)
+            snapshot = await in_worker(self._own_workers(), self._snapshot, values, arena)
             if self._closed:
                 raise StoreClosedError("the store was closed while values were captured")
         except BaseException:
@@ -123,6 +120,10 @@ class Captures:
         captured = CapturedSave(snapshot, write, lambda: self._keep(arena))
         self._open.add(captured)
         return captured
+
+    async def reserve(self, arena: Arena, nbytes: int) -> None:
+        """Have memory of another arena ready."""
+        await in_worker(self._own_workers(), arena.reserve, nbytes)
 
     def close(self) -> None:
         """Discard what was not saved and give all memory back. Idempotent."""
@@ -134,8 +135,14 @@ class Captures:
         for arena in self._arenas:
             arena.release()
         self._arenas.clear()
-        if self._worker is not None:
-            self._worker.shutdown(wait=False)
+        if self._workers is not None:
+            self._workers.shutdown(wait=False)
+
+    def _own_workers(self) -> WorkerPool:
+        """Threads beside the saves': those may all be busy for as long as the storage takes."""
+        if self._workers is None:
+            self._workers = WorkerPool(2, "ckptstore-capture")
+        return self._workers
 
     def _snapshot(self, values: Mapping[str, object], arena: Arena) -> Snapshot:
         return take_snapshot(values, config=self._engine.config, registry=self._registry, arena=arena)

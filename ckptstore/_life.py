@@ -145,12 +145,14 @@ class StoreLife:
             raise
         finally:
             self._closed = True
-            self._saves.close()
             self._engine.buffers.release()
             try:
-                await self._engine.backend.aclose()
+                await self._saves.aclose()
             finally:
-                self._workers.shutdown(wait=False)
+                try:
+                    await self._engine.backend.aclose()
+                finally:
+                    self._workers.shutdown(wait=False)
         self._saves.raise_error()
 
     async def _finish(self) -> Sequence[str]:

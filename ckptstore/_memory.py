@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import mmap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-__all__ = ["Arena", "BufferPool", "Scratch", "allocate"]
+__all__ = ["Arena", "BufferPool", "Scratch", "allocate", "touch"]
 
 _LARGE = 1024 * 1024
+_TOUCH_STEP = 4 * _LARGE
 
 
 def allocate(nbytes: int) -> memoryview:
@@ -21,10 +23,38 @@ def allocate(nbytes: int) -> memoryview:
     if nbytes < _LARGE:
         return memoryview(bytearray(nbytes))
     # Python's default is a shared mapping, which gets no huge pages.
-    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as exc:
+        raise MemoryError(f"the system has no {nbytes} bytes of memory: {exc}") from exc
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return memoryview(memory)
+
+
+def touch(memory: memoryview, go_on: Callable[[], bool]) -> None:
+    """Have the system back ``memory`` with real pages, while other threads run. Its content becomes zero."""
+    with open("/dev/zero", "rb", buffering=0) as zeros:
+        for start in range(0, len(memory), _TOUCH_STEP):
+            if not go_on():
+                return
+            zeros.readinto(memory[start : start + _TOUCH_STEP])
+
+
+@dataclass(slots=True)
+class _Segment:
+    memory: memoryview
+    used: int = 0
+    reserved: bool = False
+    """Kept until something was taken from it."""
+
+    def take(self, nbytes: int) -> memoryview | None:
+        start = self.used
+        if start + nbytes > len(self.memory):
+            return None
+        self.used = -(-(start + nbytes) // 64) * 64
+        self.reserved = False
+        return self.memory[start : start + nbytes]
 
 
 class Arena:
@@ -37,40 +67,56 @@ class Arena:
     _SEGMENT = 64 * _LARGE
 
     def __init__(self) -> None:
-        self._segments: list[memoryview] = []
-        self._used: list[int] = []
+        self._segments: list[_Segment] = []
+        self._released = False
         self._lock = threading.Lock()
 
     @property
     def nbytes(self) -> int:
         """Bytes kept, used or not."""
-        return sum(len(segment) for segment in self._segments)
+        return sum(len(segment.memory) for segment in self._segments)
 
     def take(self, nbytes: int) -> memoryview:
         """Return ``nbytes`` bytes nobody else has until the next ``reset``, 64-byte aligned."""
         with self._lock:
-            for i, segment in enumerate(self._segments):
-                start = self._used[i]
-                if start + nbytes <= len(segment):
-                    self._used[i] = -(-(start + nbytes) // 64) * 64
-                    return segment[start : start + nbytes]
-            segment = allocate(max(nbytes, self._SEGMENT))
+            for segment in self._segments:
+                taken = segment.take(nbytes)
+                if taken is not None:
+                    return taken
+            segment = _Segment(allocate(max(nbytes, self._SEGMENT)))
             self._segments.append(segment)
-            self._used.append(-(-nbytes // 64) * 64)
-            return segment[:nbytes]
+            taken = segment.take(nbytes)
+            assert taken is not None
+            return taken
+
+    def reserve(self, nbytes: int) -> None:
+        """Have memory for a snapshot of ``nbytes`` bytes ready and touched; it stays until it was used.
+
+        Nobody who takes memory meanwhile waits for this, and ``release`` ends it.
+        """
+        missing = nbytes - self.nbytes
+        if missing <= 0:
+            return
+        segment = _Segment(
+            allocate(missing + missing // 64 + _LARGE), reserved=True
+        )  # and some for alignment
+        touch(segment.memory, lambda: not self._released)
+        with self._lock:
+            if not self._released:
+                self._segments.append(segment)
 
     def reset(self) -> None:
         """Make all memory free for the next snapshot. What the last one did not use is given back."""
         with self._lock:
-            kept = [segment for segment, used in zip(self._segments, self._used, strict=True) if used]
-            self._segments = kept
-            self._used = [0] * len(kept)
+            self._segments = [segment for segment in self._segments if segment.used or segment.reserved]
+            for segment in self._segments:
+                segment.used = 0
 
     def release(self) -> None:
-        """Give all memory back to the system once the last view of it is gone."""
+        """Give all memory back to the system once the last view of it is gone. The arena's end."""
         with self._lock:
+            self._released = True
             self._segments.clear()
-            self._used.clear()
 
 
 class Scratch:

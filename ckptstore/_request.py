@@ -14,7 +14,17 @@ from ckptstore.config import Limits
 from ckptstore.errors import ConfigError
 from ckptstore.retention import Keep
 
-__all__ = ["checked"]
+__all__ = ["check_nbytes", "checked"]
+
+_MOST_BYTES = 1 << 48
+
+
+def check_nbytes(nbytes: object) -> int:
+    """Return it if it is a number of bytes that memory could have. Raises ConfigError."""
+    if type(nbytes) is not int or not 0 <= nbytes <= _MOST_BYTES:
+        raise ConfigError(f"nbytes must be an int from 0 to 2**48, not {nbytes!r:.100}")
+    return nbytes
+
 
 
 def checked(

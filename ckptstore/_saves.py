@@ -41,6 +41,7 @@ class Saves:
         self._runs = RetentionRuns(self.retention)
         self.captures = Captures(engine, registry)
         self._arena = Arena()
+        self._reserving: set[asyncio.Task[None]] = set()
         self._lines: dict[str, Line] = {}
         self._fallbacks: dict[str, Found] = {}
         self._in_flight = asyncio.Lock()
@@ -106,6 +107,20 @@ class Saves:
                 line.epoch = max(line.epoch, former.epoch + 1)
                 self._lines[collection] = line
 
+    async def reserve(self, nbytes: int, *, wait: bool) -> None:
+        """Have memory for a background save of ``nbytes`` bytes ready, or see to it in the background."""
+        task = asyncio.ensure_future(self.captures.reserve(self._arena, nbytes))
+        if wait:
+            await task
+        else:
+            self._reserving.add(task)
+            task.add_done_callback(self._reserved)
+
+    def _reserved(self, task: asyncio.Task[None]) -> None:
+        self._reserving.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.warning("no memory was reserved, the next background save asks for its own: %r", error)
+
     def forget(self, source: ManifestSource) -> None:
         """Reuse nothing of a checkpoint that is being deleted."""
         line = self._lines.get(source.collection)
@@ -160,10 +175,12 @@ class Saves:
                 _log.error("%d background saves failed; the first failure is raised", len(errors))
             raise errors[0]
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Discard what was captured and not saved, and give the memory of snapshots back to the system."""
-        self.captures.close()
         self._arena.release()
+        for task in list(self._reserving):
+            await wait_for_end(task)
+        self.captures.close()
 
     def _snapshot(self, values: dict[str, object], capture: bool) -> Snapshot:
         return take_snapshot(

@@ -17,7 +17,7 @@ from ckptstore._life import StoreLife
 from ckptstore._listing import collections, entries
 from ckptstore._pending import PendingSave
 from ckptstore._reader import load
-from ckptstore._request import checked
+from ckptstore._request import check_nbytes, checked
 from ckptstore._snapshot import Snapshot
 from ckptstore._summaries import read_summary_of
 from ckptstore._trust import Trusted, check_trusted
@@ -187,6 +187,20 @@ class AsyncCheckpointStore(StoreLife, StoreUpkeep):
             return await self._saves.save_captured(replace(request, started=self._clock.read()), snapshot)
 
         return await self._saves.captures.take(values, write)
+
+    async def reserve(self, nbytes: int, *, wait: bool = True) -> None:
+        """Have memory ready for background saves of up to ``nbytes`` bytes of values.
+
+        Without it the first ``save(wait=False)`` asks the system for as much
+        memory as the values take, and that can cost ten times their copy and
+        more; the later ones use it again. With ``wait=False`` this goes on in
+        the background, and a failure is logged only. What was reserved stays so
+        until a background save has used it, or the store is closed.
+
+        Raises ConfigError if ``nbytes`` is no number of bytes, MemoryError.
+        """
+        self._check_open()
+        await self._saves.reserve(check_nbytes(nbytes), wait=wait)
 
     async def begin(self, collection: str, *, anew: bool = False) -> None:
         """Open a collection for writing now, instead of at the first save.

@@ -183,6 +183,10 @@ class CheckpointStore:
         )
         return CapturedSave(captured, self._loop)
 
+    def reserve(self, nbytes: int, *, wait: bool = True) -> None:
+        """See AsyncCheckpointStore.reserve."""
+        self._loop.call(self._store.reserve(nbytes, wait=wait))
+
     def begin(self, collection: str, *, anew: bool = False) -> None:
         """See AsyncCheckpointStore.begin."""
         self._loop.call(self._store.begin(collection, anew=anew))

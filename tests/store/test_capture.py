@@ -186,13 +186,15 @@ def test_the_memory_of_two_captures_is_kept_and_used_again() -> None:
             for captured in captures:
                 captured.discard()
             assert len(kept) == 2
-            assert all(set(arena._used) == {0} for arena in kept)  # all of it is free again
-            memory = [arena._segments[0].obj for arena in kept]
+            assert all(
+                segment.used == 0 for arena in kept for segment in arena._segments
+            )  # all of it is free again
+            memory = [arena._segments[0].memory.obj for arena in kept]
             again = [await store.capture("c", values(seed)) for seed in range(2)]
             assert kept == []
             for captured in again:
                 captured.discard()
-            assert [arena._segments[0].obj for arena in kept] in (memory, memory[::-1])
+            assert [arena._segments[0].memory.obj for arena in kept] in (memory, memory[::-1])
             # Nothing of a capture that nobody holds is kept by the store.
             captures.clear()
             again.clear()
