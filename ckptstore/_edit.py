@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ckptstore._clock import Clock
 from ckptstore._commit import TOMBSTONE_BYTES
-from ckptstore._keys import PIN, TOMBSTONE
+from ckptstore._keys import PIN, TOMBSTONE, parse_checkpoint
 from ckptstore._marker import clock_spread_s
 from ckptstore.backends.base import Backend, ObjectInfo
 from ckptstore.checkpoint import Checkpoint, CheckpointRef
@@ -24,8 +24,15 @@ __all__ = ["delete", "exists", "pin", "require_live", "source_of", "undelete", "
 _PIN_BYTES = b"pinned\n"
 
 
-def source_of(what: Checkpoint | CheckpointRef | Mapping[str, str], store_id: str) -> ManifestSource:
-    """Return where a reference's manifest is. Raises InvalidNameError, StoreMismatchError."""
+def source_of(what: Checkpoint | CheckpointRef | Mapping[str, str] | str, store_id: str) -> ManifestSource:
+    """Return where the manifest of what names one checkpoint is. Raises InvalidNameError, StoreMismatchError."""
+    if isinstance(what, str):
+        named = parse_checkpoint(what)
+        if named is None:
+            raise InvalidNameError(
+                f"one checkpoint is needed, by reference or as collection@name, not {what[:80]!r}"
+            )
+        return ManifestSource(store_id, *named)
     if isinstance(what, Checkpoint):
         ref = what.ref
     elif isinstance(what, CheckpointRef):

@@ -28,6 +28,7 @@ __all__ = [
     "collection_of",
     "collection_prefix",
     "manifest_key",
+    "parse_checkpoint",
     "parse_chunk_key",
     "parse_name",
 ]
@@ -140,6 +141,15 @@ def parse_name(text: str) -> CheckpointName | None:
     if run is None or label is None:
         return None
     return CheckpointName(MAX_EPOCH - int(epoch, 16), MAX_SEQ - int(seq, 16), run or None, label or None, id_)
+
+
+def parse_checkpoint(text: str) -> tuple[str, str] | None:
+    """Return collection and name of a checkpoint that is called ``collection@name``, None for any other text.
+
+    Raises InvalidNameError where that cannot be a collection.
+    """
+    collection, _, name = text.rpartition("@")
+    return None if parse_name(name) is None else (check_collection(collection), name)
 
 
 def chunk_key(digest: bytes, nonce: bytes, codec: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ckptstore import _edit
 from ckptstore._collect import collect
-from ckptstore._keys import check_collection, check_run_and_label
+from ckptstore._keys import check_collection, check_run_and_label, parse_checkpoint
 from ckptstore._retention import Wish, check_keep, protected_names
 from ckptstore._verify import verify
 from ckptstore.checkpoint import Checkpoint, CheckpointRef
@@ -76,18 +76,23 @@ class StoreUpkeep:
     async def delete(self, what: What) -> None:
         """Make a checkpoint invisible; its data stays for the store's grace, ``undelete`` brings it back.
 
+        ``what``: as for ``load``. One whose manifest is damaged can be deleted as
+        well, by a reference that was kept or its name, as ``verify`` reports it.
         Idempotent. Raises CheckpointNotFoundError, BackendError.
         """
         source = await self._source(what, deleted=True)
         self._saves.forget(source)
         await _edit.delete(self._engine.backend, source)
 
-    async def undelete(self, what: CheckpointRef | Checkpoint | Mapping[str, str]) -> None:
+    async def undelete(self, what: What) -> None:
         """Bring a deleted checkpoint back, within half the grace of its deletion.
 
-        Idempotent. Raises CheckpointNotFoundError, CheckpointDeletedError (too late), BackendError.
+        ``what``: as for ``load``, but not the name of a collection. Idempotent. Raises InvalidNameError,
+        CheckpointNotFoundError, CheckpointDeletedError (too late), BackendError.
         """
-        source = await self._source(what, deleted=True)
+        self._check_open()
+        await self._saves.settled()
+        source = _edit.source_of(what, self._marker.store_id)
         await _edit.undelete(self._engine.backend, source, self._marker.grace_s, self._clock)
 
     async def pin(self, what: What) -> None:
@@ -138,7 +143,7 @@ class StoreUpkeep:
     ) -> VerifyReport:
         """Read what is stored and return what of it is damaged, whom that touches and what is whole instead.
 
-        ``what``: a checkpoint or its reference; the name of a collection, which
+        ``what``: a checkpoint, its reference or name; the name of a collection, which
         stands for all its checkpoints; None is the whole store. Every manifest
         is read and checked, and every chunk fetched, decoded and compared with
         its digest, once; what was deleted is passed over. It goes on after a
@@ -162,7 +167,7 @@ class StoreUpkeep:
         if seed is not None and type(seed) is not int:
             raise ConfigError(f"seed must be an int, not {type(seed).__name__}")
         source: ManifestSource | str | None
-        if what is None or isinstance(what, str):
+        if what is None or (isinstance(what, str) and parse_checkpoint(what) is None):
             source = None if what is None else check_collection(what)
             await self._saves.settled()
         else:

@@ -12,7 +12,7 @@ from ckptstore import _edit
 from ckptstore._captures import CapturedSave
 from ckptstore._diff import diff
 from ckptstore._fallback import Found, check_fallback, newest
-from ckptstore._keys import check_collection, check_run_and_label
+from ckptstore._keys import check_collection, check_run_and_label, parse_checkpoint
 from ckptstore._life import StoreLife
 from ckptstore._listing import collections, entries
 from ckptstore._pending import PendingSave
@@ -225,9 +225,10 @@ class AsyncCheckpointStore(StoreLife, StoreUpkeep):
     ) -> dict[str, Any]:
         """Return the saved values, or those of some ``fields``; everything is verified before anything is built.
 
-        ``what``: a checkpoint, its reference (also as a dict), or the name of a
-        collection, which stands for its newest. ``device``: where tensors that
-        were saved from another device than the CPU go; None is the CPU.
+        ``what``: a checkpoint, its reference (also as a dict), its name as
+        reports have it, ``collection@name``, or the name of a collection, which
+        stands for its newest. ``device``: where tensors that were saved from
+        another device than the CPU go; None is the CPU.
 
         Objects of well-known classes that hold only data, and of those that you
         ``allow``, are restored by rules that run nothing else. ``trusted=True``:
@@ -255,8 +256,9 @@ class AsyncCheckpointStore(StoreLife, StoreUpkeep):
         )
         if not fallback:
             return await read(await self._source(what))
-        if not isinstance(what, str):
-            raise ConfigError(f"fallback goes with the name of a collection, not with {type(what).__name__}")
+        if not isinstance(what, str) or parse_checkpoint(what) is not None:
+            kind = "that of a checkpoint" if isinstance(what, str) else type(what).__name__
+            raise ConfigError(f"fallback goes with the name of a collection, not with {kind}")
         values = await self._newest(what, read, fallback=fallback)
         if values is None:
             raise CheckpointNotFoundError(f"collection {what!r} of {self.url} has no checkpoint")
@@ -354,7 +356,7 @@ class AsyncCheckpointStore(StoreLife, StoreUpkeep):
         """Resolve to the manifest's key; with ``deleted`` a deleted checkpoint will do."""
         self._check_open()
         await self._saves.settled()
-        if isinstance(what, str):
+        if isinstance(what, str) and parse_checkpoint(what) is None:
             found = await self.latest(what)
             if found is None:
                 raise CheckpointNotFoundError(f"collection {what!r} of {self.url} has no checkpoint")

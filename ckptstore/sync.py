@@ -247,7 +247,7 @@ class CheckpointStore:
         """See AsyncCheckpointStore.delete."""
         self._loop.call(self._store.delete(what))
 
-    def undelete(self, what: CheckpointRef | Checkpoint | Mapping[str, str]) -> None:
+    def undelete(self, what: What) -> None:
         """See AsyncCheckpointStore.undelete."""
         self._loop.call(self._store.undelete(what))
 
