@@ -26,7 +26,6 @@ def check_nbytes(nbytes: object) -> int:
     return nbytes
 
 
-
 def checked(
     collection: str,
     values: Mapping[str, object],
