@@ -14,6 +14,7 @@ from ckptstore._tasks import for_each
 from ckptstore.backends.base import Backend, ObjectInfo
 from ckptstore.errors import (
     BackendError,
+    CheckpointStoreError,
     CommitUnknownError,
     IntegrityError,
     ObjectNotFoundError,
@@ -54,13 +55,12 @@ class Deadline:
 async def commit(
     backend: Backend, key: str, data: bytes, *, deadline: Deadline, chunks: Iterable[ChunkEntry]
 ) -> None:
-    """Put the manifest; when this returns, the checkpoint is durable and visible.
+    """Put the manifest, never after the deadline; when this returns, the checkpoint is durable and visible.
 
     Raises SaveExpiredError (nothing is visible), CommitUnknownError (naming the
     key; it may appear later), IntegrityError (other bytes stand there) or
     BackendError (a definite refusal).
     """
-    deadline.check(f"the save of {key}")
     info = await _put(backend, key, data, deadline)
     try:
         deadline.check(f"the save of {key}", info.seen_s if info.seen_s is not None else info.modified_s)
@@ -79,7 +79,14 @@ async def commit(
 
 
 async def _put(backend: Backend, key: str, data: bytes, deadline: Deadline) -> ObjectInfo:
-    last: BackendError | None = None
+    n_sent = 0
+
+    def check() -> None:
+        nonlocal n_sent
+        deadline.check(f"the save of {key}")
+        n_sent += 1
+
+    last: CheckpointStoreError | None = None
     for attempt in range(_TRIES):
         try:
             if attempt:
@@ -89,11 +96,15 @@ async def _put(backend: Backend, key: str, data: bytes, deadline: Deadline) -> O
                     return await backend.head(key)
                 if deadline.passed():
                     break
-            return await backend.put(key, data)
+            return await backend.put_in_time(key, data, check)
+        except SaveExpiredError as exc:
+            if not n_sent:
+                raise
+            last = exc
         except BackendError as exc:
             last = exc
             if not exc.transient:
-                if attempt == 0:
+                if attempt == 0 and n_sent <= 1:
                     raise
                 break
     raise CommitUnknownError(

@@ -114,6 +114,17 @@ class Backend(ABC):
         replaces it whole; the protocol never does so with other bytes.
         """
 
+    async def put_in_time(self, key: str, data: Buffer, check: Callable[[], None]) -> ObjectInfo:
+        """Store as ``put`` does, but begin nothing any more once ``check`` raises, which this raises then.
+
+        For commits, which may not come late. ``check`` is quick, may be called
+        from any thread, and is called before each time that the bytes are sent:
+        a backend in which a put waits or is sent again does that itself, and a
+        wrapper passes it on. The default calls it once, before ``put``.
+        """
+        check()
+        return await self.put(key, data)
+
     @abstractmethod
     async def head(self, key: str) -> ObjectInfo:
         """Return what is known of the object. Raises as ``get`` does."""

@@ -101,6 +101,10 @@ class RetryBackend(Backend):
             lambda: self.inner.put(key, data, staged=staged, if_absent=if_absent), f"write {key}", len(data)
         )
 
+    async def put_in_time(self, key: str, data: Buffer, check: Callable[[], None]) -> ObjectInfo:
+        """Store as the inner backend does; no try begins once ``check`` raises."""
+        return await self._tried(lambda: self.inner.put_in_time(key, data, check), f"write {key}", len(data))
+
     async def head(self, key: str) -> ObjectInfo:
         return await self._tried(lambda: self.inner.head(key), f"read {key}", 0)
 

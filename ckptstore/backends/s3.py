@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import zlib
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import replace
@@ -176,14 +176,19 @@ class S3Backend(Backend):
                     self._knows_conditions = False
         return await self._put(key, data)
 
-    async def _put(self, key: str, data: Buffer, **conditions: str) -> ObjectInfo:
+    async def put_in_time(self, key: str, data: Buffer, check: Callable[[], None]) -> ObjectInfo:
+        return await self._put(key, data, check)
+
+    async def _put(
+        self, key: str, data: Buffer, check: Callable[[], None] | None = None, **conditions: str
+    ) -> ObjectInfo:
         params: dict[str, Any] = {"Key": self._root + key, **conditions, **self._options.of_requests(*_NEW)}
         if self._with_checksum:
             params["ChecksumCRC32"] = await self._crc32(data)
         body = SlicedBody(data)
         try:
             params["Body"] = body.read() if len(body) <= _SMALL_BYTES else body
-            answer = await self._request("put_object", "cannot write", key, params)
+            answer = await self._request("put_object", "cannot write", key, params, check)
         finally:
             body.release()
         require_object(answer, f"cannot write {key} in {self._url}")
@@ -277,13 +282,23 @@ class S3Backend(Backend):
                 f"cannot list {shown} in {self._url}: no answer within {_PAGE_LIMIT_S:.0f} s"
             ) from exc
 
-    async def _request(self, operation: str, action: str, key: str, params: dict[str, Any]) -> Any:
-        """Send one request and return its answer; once more if the credentials could be renewed."""
+    async def _request(
+        self,
+        operation: str,
+        action: str,
+        key: str,
+        params: dict[str, Any],
+        check: Callable[[], None] | None = None,
+    ) -> Any:
+        """Send one request and return its answer; once more if the credentials could be renewed.
+
+        ``check`` is called before each, and what it raises is raised.
+        """
         self._check_open()
         generation = self._client.generation
         try:
             try:
-                answer = await self._send(operation, params)
+                answer = await self._send(operation, params, check)
             except ClientError as exc:
                 if not has_expired(exc):
                     raise
@@ -297,7 +312,7 @@ class S3Backend(Backend):
                     ) from why
                 if not renewed:
                     raise
-                answer = await self._send(operation, params)
+                answer = await self._send(operation, params, check)
         except CheckpointStoreError:
             raise
         except Exception as exc:  # the border of the SDK, which runs credential providers of others
@@ -305,7 +320,9 @@ class S3Backend(Backend):
         self._reached = True
         return answer
 
-    async def _send(self, operation: str, params: dict[str, Any]) -> Any:
+    async def _send(self, operation: str, params: dict[str, Any], check: Callable[[], None] | None) -> Any:
+        if check is not None:
+            check()
         try:
             return await getattr(self._client.api, operation)(Bucket=self._bucket, **params)
         except ClientError as exc:

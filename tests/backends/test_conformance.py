@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ckptstore.errors import ObjectNotFoundError
+from ckptstore.errors import CheckpointStoreError, ObjectNotFoundError
 
 
 async def keys(backend, prefix="", after=""):
@@ -36,6 +36,27 @@ def test_get_returns_what_was_put(storage, run, nbytes, kind):
         got = await backend.get("a/b/c")
         assert type(got) is bytes
         assert got == data
+
+    over(storage, run, scenario)
+
+
+class TooLate(CheckpointStoreError):
+    """What a check of a test raises."""
+
+
+def test_a_put_in_time_is_a_put_and_one_too_late_is_none(storage, run):
+    def late():
+        raise TooLate
+
+    async def scenario(backend):
+        checks = []
+        info = await backend.put_in_time("a/b", memoryview(b"in time"), lambda: checks.append(1))
+        assert (info.key, info.size) == ("a/b", 7)
+        assert checks == [1]
+        with pytest.raises(TooLate):
+            await backend.put_in_time("a/c", b"too late", late)
+        assert await keys(backend) == ["a/b"]
+        assert await backend.get("a/b") == b"in time"
 
     over(storage, run, scenario)
 

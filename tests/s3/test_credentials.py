@@ -15,7 +15,7 @@ from aiobotocore.session import AioSession
 from chaos import Rule
 
 from ckptstore import AsyncCheckpointStore, StoreConfig
-from ckptstore.errors import CredentialsError
+from ckptstore.errors import CredentialsError, SaveExpiredError
 
 
 class Provider:
@@ -73,6 +73,25 @@ def test_many_requests_with_expired_credentials_get_new_ones_once(provider, open
             assert provider.asked == 2
             assert len(proxy.hits) == 6
             assert proxy.count("PUT") == 12
+
+    run(scenario())
+
+
+def test_new_credentials_that_come_too_late_send_no_commit_again(provider, opened, proxy, run):
+    in_time = [True]
+
+    def check():
+        if not in_time.pop():
+            raise SaveExpiredError("too late")
+
+    async def scenario():
+        async with opened(client_factory=provider.client) as backend:
+            proxy.add(Rule("answer", key="a/b$", status=400, code="ExpiredToken"))
+            in_time.insert(0, False)
+            with pytest.raises(SaveExpiredError, match="too late"):
+                await backend.put_in_time("a/b", b"x", check)
+            assert proxy.count("PUT", "a/b$") == 1
+            assert provider.asked == 2
 
     run(scenario())
 

@@ -80,7 +80,7 @@ def test_all_options_reach_the_requests(opened, proxy, run):
         }
         async with opened(retries=False, **options) as backend:
 
-            async def send(operation, params):
+            async def send(operation, params, check):
                 sent.append((operation, params))
                 raise NotImplementedError
 

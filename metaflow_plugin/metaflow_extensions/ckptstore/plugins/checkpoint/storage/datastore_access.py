@@ -43,8 +43,8 @@ class Access:
     to delete.
     """
 
-    zombie_s: ClassVar[float] = 900.0
-    """How long a write may still land that its process has given up."""
+    zombie_s: ClassVar[float] = 3600.0
+    """How long a write may still land: the clients try again for many minutes, a request is good for 15 more."""
 
     def __init__(self, storage: Any) -> None:
         self._storage = storage

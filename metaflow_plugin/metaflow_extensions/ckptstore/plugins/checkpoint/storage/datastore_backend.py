@@ -67,7 +67,15 @@ class DatastoreBackend(Backend):
     async def put(
         self, key: str, data: Buffer, *, staged: bool = False, if_absent: bool = False
     ) -> ObjectInfo:
+        return await self._put(key, data, lambda: None, if_absent=if_absent)
+
+    async def put_in_time(self, key: str, data: Buffer, check: Callable[[], None]) -> ObjectInfo:
+        """Store, unless ``check`` raises when a thread is free. Metaflow's client is not stopped after that."""
+        return await self._put(key, data, check, if_absent=False)
+
+    async def _put(self, key: str, data: Buffer, check: Callable[[], None], *, if_absent: bool) -> ObjectInfo:
         def store() -> Entry | None:
+            check()
             path = self._root + key
             self._access.save(path, bytes(data), overwrite=not if_absent)
             return self._access.stat(path) if if_absent else Entry(path, len(data), time.time())
