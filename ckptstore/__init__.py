@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ckptstore import errors as errors
+    from ckptstore._blocking_handle import CheckpointHandle, SavedPart
     from ckptstore._captures import CapturedSave as AsyncCapturedSave
+    from ckptstore._handle import CheckpointHandle as AsyncCheckpointHandle
+    from ckptstore._handle import SavedPart as AsyncSavedPart
     from ckptstore._outcome import CapturedSave, PendingSave
     from ckptstore._pending import PendingSave as AsyncPendingSave
     from ckptstore._upload import Progress
@@ -38,11 +41,14 @@ METAFLOW_PACKAGE_POLICY = "include"
 
 _HOMES = {
     "AsyncCapturedSave": "ckptstore._captures:CapturedSave",
+    "AsyncCheckpointHandle": "ckptstore._handle:CheckpointHandle",
     "AsyncCheckpointStore": "ckptstore.store",
     "AsyncPendingSave": "ckptstore._pending:PendingSave",
+    "AsyncSavedPart": "ckptstore._handle:SavedPart",
     "Backend": "ckptstore.backends.base",
     "CapturedSave": "ckptstore._outcome",
     "Checkpoint": "ckptstore.checkpoint",
+    "CheckpointHandle": "ckptstore._blocking_handle",
     "CheckpointRef": "ckptstore.checkpoint",
     "CheckpointStore": "ckptstore.sync",
     "CheckpointStoreError": "ckptstore.errors",
@@ -62,6 +68,7 @@ _HOMES = {
     "Problem": "ckptstore.verify",
     "Progress": "ckptstore._upload",
     "Registry": "ckptstore.serializers",
+    "SavedPart": "ckptstore._blocking_handle",
     "Sizes": "ckptstore.checkpoint",
     "Skipped": "ckptstore.checkpoint",
     "StoreConfig": "ckptstore.config",
@@ -75,11 +82,14 @@ _HOMES = {
 
 __all__ = [
     "AsyncCapturedSave",
+    "AsyncCheckpointHandle",
     "AsyncCheckpointStore",
     "AsyncPendingSave",
+    "AsyncSavedPart",
     "Backend",
     "CapturedSave",
     "Checkpoint",
+    "CheckpointHandle",
     "CheckpointRef",
     "CheckpointStore",
     "CheckpointStoreError",
@@ -99,6 +109,7 @@ __all__ = [
     "Problem",
     "Progress",
     "Registry",
+    "SavedPart",
     "Sizes",
     "Skipped",
     "StoreConfig",

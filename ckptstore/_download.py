@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -52,8 +52,13 @@ class Download:
         self._table = table
         self._positions = {name: i for i, name in enumerate(manifest.fields)}
 
-    async def run(self, wanted: Iterable[Wanted]) -> dict[Wanted, memoryview]:
-        """Return the verified bytes of the buffers, each in writable memory of its own.
+    async def run(
+        self, wanted: Iterable[Wanted], into: Mapping[Wanted, memoryview] | None = None
+    ) -> dict[Wanted, memoryview]:
+        """Return the verified bytes of the buffers, each in writable memory of its own, or where ``into`` says.
+
+        What is given as ``into`` has the buffer's size; its content is undefined
+        until this returns, and after an error.
 
         Raises ChunkCorruptError or ChunkMissingError naming field, leaf and key, or BackendError.
         """
@@ -61,7 +66,8 @@ class Download:
         parts: dict[int, list[_Part]] = {}
         for key in wanted:
             buffer = self._table.buffers[self._positions[key.field]][key.buffer]
-            memory[key] = allocate(buffer.nbytes)
+            place = into.get(key) if into else None
+            memory[key] = allocate(buffer.nbytes) if place is None else place
             if buffer.inline is not None:
                 memory[key][:] = buffer.inline
             start = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -16,15 +16,14 @@ from ckptstore._keys import check_collection, check_run_and_label, parse_checkpo
 from ckptstore._life import StoreLife
 from ckptstore._listing import collections, entries
 from ckptstore._pending import PendingSave
-from ckptstore._reader import load
+from ckptstore._reading import StoreReading
 from ckptstore._request import check_nbytes, checked
 from ckptstore._snapshot import Snapshot
 from ckptstore._summaries import read_summary_of
-from ckptstore._trust import Trusted, check_trusted
 from ckptstore._upkeep import StoreUpkeep, What
 from ckptstore.checkpoint import Checkpoint, CheckpointRef, Manifest
 from ckptstore.diff import Diff
-from ckptstore.errors import CheckpointNotFoundError, ConfigError
+from ckptstore.errors import CheckpointNotFoundError
 from ckptstore.manifest import ManifestSource
 from ckptstore.retention import Keep
 
@@ -33,7 +32,7 @@ __all__ = ["AsyncCheckpointStore"]
 T = TypeVar("T")
 
 
-class AsyncCheckpointStore(StoreLife, StoreUpkeep):
+class AsyncCheckpointStore(StoreLife, StoreReading, StoreUpkeep):
     """Checkpoints of arbitrary Python state, in one place, for one event loop.
 
     Made by ``await AsyncCheckpointStore.open(url)``; use it as an asynchronous
@@ -213,56 +212,6 @@ class AsyncCheckpointStore(StoreLife, StoreUpkeep):
         """
         self._check_open()
         await self._saves.begin(check_collection(collection), anew=anew)
-
-    async def load(
-        self,
-        what: What,
-        *,
-        fields: Sequence[str] | None = None,
-        trusted: Trusted = False,
-        device: str | None = None,
-        fallback: int = 0,
-    ) -> dict[str, Any]:
-        """Return the saved values, or those of some ``fields``; everything is verified before anything is built.
-
-        ``what``: a checkpoint, its reference (also as a dict), its name as
-        reports have it, ``collection@name``, or the name of a collection, which
-        stands for its newest. ``device``: where tensors that were saved from
-        another device than the CPU go; None is the CPU.
-
-        Objects of well-known classes that hold only data, and of those that you
-        ``allow``, are restored by rules that run nothing else. ``trusted=True``:
-        you trust who wrote the store, so pickles may run. ``"verified"``: they
-        may if the checkpoint is signed with your ``signing_key``, or ``what`` is
-        a reference (a CheckpointRef or its dict) that you kept, which pins it.
-
-        ``fallback``: with the name of a collection, take one of up to so many
-        older checkpoints where the newest is damaged, manifest or data. It is
-        logged as a warning, and recorded as by ``latest``.
-
-        Raises CheckpointNotFoundError, CheckpointDeletedError,
-        UntrustedPickleError, SignatureError, ChunkCorruptError,
-        ChunkMissingError, StoreMismatchError, IntegrityError, FormatError, BackendError.
-        """
-        trusted, fallback = check_trusted(trusted), check_fallback(fallback)
-        read = partial(
-            load,
-            self._engine,
-            fields=fields,
-            trusted=trusted,
-            pinned=isinstance(what, (CheckpointRef, Mapping)),
-            device=device,
-            registry=self._registry,
-        )
-        if not fallback:
-            return await read(await self._source(what))
-        if not isinstance(what, str) or parse_checkpoint(what) is not None:
-            kind = "that of a checkpoint" if isinstance(what, str) else type(what).__name__
-            raise ConfigError(f"fallback goes with the name of a collection, not with {kind}")
-        values = await self._newest(what, read, fallback=fallback)
-        if values is None:
-            raise CheckpointNotFoundError(f"collection {what!r} of {self.url} has no checkpoint")
-        return values[0]
 
     def allow(self, cls: type[Any]) -> None:
         """Let loads of this store restore objects of exactly this class, by its own code, without trust.

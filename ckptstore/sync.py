@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Literal, overload
 
 from ckptstore import _pending
+from ckptstore._blocking_handle import CheckpointHandle
 from ckptstore._life import BackendFactory
 from ckptstore._loop import LoopThread
 from ckptstore._outcome import CapturedSave, PendingSave
@@ -196,14 +197,29 @@ class CheckpointStore:
         what: What,
         *,
         fields: Sequence[str] | None = None,
+        leaves: Mapping[str, Sequence[str]] | None = None,
         trusted: Trusted = False,
         device: str | None = None,
         fallback: int = 0,
     ) -> dict[str, Any]:
         """See AsyncCheckpointStore.load."""
         return self._loop.call(
-            self._store.load(what, fields=fields, trusted=trusted, device=device, fallback=fallback)
+            self._store.load(
+                what, fields=fields, leaves=leaves, trusted=trusted, device=device, fallback=fallback
+            )
         )
+
+    def handle(
+        self,
+        what: What,
+        *,
+        fields: Sequence[str] | None = None,
+        trusted: Trusted = False,
+        device: str | None = None,
+    ) -> CheckpointHandle:
+        """See AsyncCheckpointStore.handle."""
+        opened = self._loop.call(self._store.handle(what, fields=fields, trusted=trusted, device=device))
+        return CheckpointHandle(opened, self._loop)
 
     def allow(self, cls: type[Any]) -> None:
         """See AsyncCheckpointStore.allow."""

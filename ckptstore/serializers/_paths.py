@@ -7,7 +7,7 @@ from typing import Any
 
 from ckptstore.serializers._nodes import Node
 
-__all__ = ["find", "join", "key_text", "place", "steps"]
+__all__ = ["find", "join", "key_text", "place", "step_text", "steps"]
 
 _MAX_STEPS = 24
 
@@ -19,6 +19,11 @@ def key_text(key: Any, at: int) -> str:
     if type(key) in (int, bool, float, type(None)):
         return repr(key)
     return f"<{at}>"
+
+
+def step_text(key: Any, at: int) -> str:
+    """Return the step to what is under a key of a dict, or at a position of a list."""
+    return f"[{key_text(key, at)}]"
 
 
 def join(field: str, steps: list[str]) -> str:

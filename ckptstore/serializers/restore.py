@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from ckptstore.config import Limits
 from ckptstore.errors import LimitExceededError, ManifestCorruptError
@@ -11,12 +11,15 @@ from ckptstore.serializers._allowlist import Allowlist
 from ckptstore.serializers._builder import Builder
 from ckptstore.serializers._check import BlockUse, FieldGraph, Ref
 from ckptstore.serializers._opcodes import imported_names
+from ckptstore.serializers._outline import Outline
 from ckptstore.serializers._pause import collector_paused
 from ckptstore.serializers._rules import shown
 from ckptstore.serializers._unpickler import refusal
 from ckptstore.serializers.registry import Registry
 
 __all__ = ["RestorePlan"]
+
+T = TypeVar("T")
 
 _SCANNED_BYTES = 4 * 1024 * 1024
 """How far names are looked for before a load: most come early, and each is looked at again where it is used."""
@@ -55,6 +58,11 @@ class RestorePlan:
         self._wanted: dict[str, None] = dict.fromkeys(self._roots)
 
     @property
+    def trusted(self) -> bool:
+        """Whether pickled parts run."""
+        return self._allowed is None
+
+    @property
     def wanted(self) -> frozenset[str]:
         """The fields whose graphs must still be added."""
         return frozenset(self._wanted)
@@ -76,6 +84,9 @@ class RestorePlan:
         stack: list[Ref] = [(field, at) for at in self._waiting_nodes.pop(field, ())]
         if field in self._roots:
             stack += checked.root_refs
+        self._reach(stack)
+
+    def _reach(self, stack: list[Ref]) -> None:
         while stack:
             ref = stack.pop()
             if ref in self._reached:
@@ -106,6 +117,18 @@ class RestorePlan:
                 f"the graph of a field reaches beyond block {block} of field {field!r}"
             )
         self._uses[field, block] = owner.block_sizes[block]
+
+    def part(self, refs: Iterable[Ref]) -> RestorePlan:
+        """Return the plan of some nodes alone, whose graphs were all added here; ``build_nodes`` gives them."""
+        plan = RestorePlan([], limits=self._limits, registry=self._registry)
+        plan._allowed = self._allowed
+        plan._graphs = self._graphs
+        plan._reach(list(refs))
+        return plan
+
+    def outline(self) -> Outline:
+        """Return what the graphs tell of the values without their bytes."""
+        return Outline(self._graphs, self._builder({}, None))
 
     @property
     def blocks(self) -> list[tuple[str, int]]:
@@ -182,12 +205,30 @@ class RestorePlan:
         CheckpointStoreError for a missing class, a type that nobody registered
         or an error in the code of a class.
         """
+        self._check_blocks(blocks)
+        return self._built(
+            self._builder(blocks, device),
+            lambda builder: {field: builder.field(field) for field in self._roots},
+        )
+
+    def build_nodes(
+        self, refs: Iterable[Ref], blocks: Mapping[tuple[str, int], memoryview], *, device: str | None = None
+    ) -> dict[Ref, Any]:
+        """Return the values of the nodes that this plan is a ``part`` for. See ``build``."""
+        self._check_blocks(blocks)
+        return self._built(
+            self._builder(blocks, device), lambda builder: {ref: builder.node(ref) for ref in refs}
+        )
+
+    def _check_blocks(self, blocks: Mapping[tuple[str, int], memoryview]) -> None:
         if self._wanted:
             raise ManifestCorruptError(f"the graphs of {sorted(self._wanted)} are missing")
         for key, nbytes in self._uses.items():
             if key not in blocks or blocks[key].nbytes != nbytes:
                 raise ManifestCorruptError(f"block {key[1]} of field {key[0]!r} is not {nbytes} bytes")
-        builder = Builder(
+
+    def _builder(self, blocks: Mapping[tuple[str, int], memoryview], device: str | None) -> Builder:
+        return Builder(
             self._graphs,
             blocks,
             registry=self._registry,
@@ -195,9 +236,11 @@ class RestorePlan:
             allowed=self._allowed,
             limits=self._limits,
         )
+
+    def _built(self, builder: Builder, build: Callable[[Builder], T]) -> T:
         with collector_paused():
             try:
-                return {field: builder.field(field) for field in self._roots}
+                return build(builder)
             except BaseException:
                 builder.give_up()
                 raise

@@ -12,11 +12,15 @@ import pytest
 import ckptstore
 from ckptstore import (
     AsyncCapturedSave,
+    AsyncCheckpointHandle,
     AsyncCheckpointStore,
     AsyncPendingSave,
+    AsyncSavedPart,
     CapturedSave,
+    CheckpointHandle,
     CheckpointStore,
     PendingSave,
+    SavedPart,
     errors,
 )
 
@@ -83,6 +87,22 @@ def test_pending_twins_offer_the_same() -> None:
 
 def test_captured_twins_offer_the_same() -> None:
     assert set(public(AsyncCapturedSave)) == set(public(CapturedSave)) == {"raw_bytes", "save", "discard"}
+
+
+@pytest.mark.parametrize(
+    "twins", [(AsyncCheckpointHandle, CheckpointHandle), (AsyncSavedPart, SavedPart)], ids=["handle", "part"]
+)
+def test_twins_that_read_offer_the_same(twins: tuple[type, type]) -> None:
+    asynchronous, blocking = map(public, twins)
+    assert set(asynchronous) == set(blocking)
+    for name, value in asynchronous.items():
+        twin = blocking[name]
+        assert isinstance(value, property) == isinstance(twin, property)
+        if inspect.isfunction(value) and inspect.isfunction(twin):
+            assert inspect.signature(value).parameters == inspect.signature(twin).parameters
+    special = {"__getitem__", "__iter__", "__len__", "__repr__"}
+    for cls in twins:
+        assert special <= set(vars(cls))
 
 
 def test_every_public_name_has_a_docstring() -> None:
