@@ -51,6 +51,9 @@ class Attempt:
     def save(self, name, metadata, *, wait):
         self.shelf.saved.append((copy.deepcopy(self.state), copy.deepcopy(self.loops.fields())))
 
+    def reserve(self):
+        pass
+
     def defer(self, error):
         self.deferred.append(error)
 

@@ -10,6 +10,7 @@ from metaflow.flowspec import INTERNAL_ARTIFACTS_SET, FlowSpec
 from metaflow.parameters import Parameter
 
 from .errors import CheckpointArgumentError, CheckpointException
+from .sizing import array_bytes
 
 __all__ = ["FlowState", "refuse_fixed_names"]
 
@@ -64,7 +65,7 @@ class FlowState:
         CheckpointException if a name of ``include`` is not set, or nothing is
         (unless there ``may_be_none``: files are saved).
         """
-        own = {name: value for name, value in vars(self._flow).items() if self._is_state(name, value)}
+        own = self._own()
         for name in own:
             self._inherited.pop(name, None)
         values = own | {
@@ -80,6 +81,10 @@ class FlowState:
             )
         return values
 
+    def array_bytes(self) -> int:
+        """Return about how many bytes of arrays and tensors are set on the flow. Reads no artifact."""
+        return array_bytes(self._own().values())
+
     def check_restorable(self, names: Iterable[str]) -> None:
         """Raise CheckpointException, naming them, if fields of these names cannot be set on the flow."""
         fixed = {name: why for name in names if (why := _why_fixed(self._flow, name))}
@@ -94,6 +99,9 @@ class FlowState:
         self.check_restorable(values)
         self._inherited = {name: kept for name, kept in self._inherited.items() if name not in values}
         vars(self._flow).update(values)
+
+    def _own(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self._flow).items() if self._is_state(name, value)}
 
     def _wanted(self, name: str) -> bool:
         if name.startswith("__") or name in _INTERNAL or name in self._flow._EPHEMERAL:

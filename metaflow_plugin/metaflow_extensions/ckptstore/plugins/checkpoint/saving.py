@@ -134,6 +134,11 @@ class Saver:
             self._board.saved(row, artifact, blocked_s=blocked_s, background_s=0.0)
             return artifact
 
+    def reserve(self, nbytes: int) -> None:
+        """Have memory for background saves of so many bytes ready, in the background."""
+        self._check_process()
+        self._stores.own(create=True).reserve(nbytes, wait=False)
+
     def capture(self, name: str, metadata: Mapping[str, Any] | None) -> Captured:
         """Hold the state as it is now, which the user says is one to start from."""
         request, number = self._request(name, metadata, True, None)

@@ -97,6 +97,7 @@ class Session:
         self.loops = Loops(
             LoopHost(
                 identity,
+                state=self.state,
                 saver=self.saver,
                 restorer=self.restorer,
                 preemption=self.preemption,

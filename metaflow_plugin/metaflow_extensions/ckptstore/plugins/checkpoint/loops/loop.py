@@ -36,6 +36,9 @@ class Host(Protocol):
     def save(self, name: str, metadata: Mapping[str, Any] | None, *, wait: bool) -> None:
         """Save the state as it is now."""
 
+    def reserve(self) -> None:
+        """Have memory for a background save of the state ready."""
+
     def defer(self, error: BaseException) -> None:
         """Keep an error that cannot be raised where it was met, for the next save or the step's end."""
 
@@ -216,7 +219,7 @@ class Loop(Generic[T]):
 class _Iteration(Iterator[T]):
     """One going through a loop. Only the ``for`` holds it, so it goes when the ``for`` is left."""
 
-    __slots__ = ("_cadence", "_consumer", "_items", "_loop", "_loops", "_node", "_saved_n")
+    __slots__ = ("_cadence", "_consumer", "_items", "_loop", "_loops", "_node", "_saved_n", "_start_n")
 
     def __init__(self, loop: Loop[T], items: Iterator[T]) -> None:
         self._loop = loop
@@ -224,13 +227,15 @@ class _Iteration(Iterator[T]):
         self._node = loop._node
         self._items = items
         self._cadence = loop._cadence
-        self._saved_n = loop._node.finished
+        self._saved_n = self._start_n = loop._node.finished
         self._consumer = 0
 
     def __next__(self) -> T:
         node = self._node
         if node.status is Status.BODY:
             self._finish_iteration()
+        else:
+            self._reserve()
         try:
             item = next(self._items)
         except StopIteration:
@@ -261,6 +266,13 @@ class _Iteration(Iterator[T]):
             due = self._cadence.is_due(node.finished, saved_n=self._saved_n, elapsed_s=elapsed_s)
         if due and (self._loop._wait or not loops.host.is_saving):
             self._save(wait=self._loop._wait)
+        elif node.finished == self._start_n + 1:
+            self._reserve()  # an optimizer has its state from the first step on
+
+    def _reserve(self) -> None:
+        """Have the first background save not wait for memory."""
+        if self._is_outermost and not self._loop._wait:
+            self._loops.host.reserve()
 
     def _end(self) -> None:
         if self._node.status is Status.ENDED:

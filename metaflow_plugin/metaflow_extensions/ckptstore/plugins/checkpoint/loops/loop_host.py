@@ -8,6 +8,7 @@ from typing import Any
 import ckptstore
 
 from ..artifact import CheckpointArtifact
+from ..flow_state import FlowState
 from ..preempting.preemption import Preemption
 from ..reference import Reference
 from ..reserved import LOOP
@@ -19,6 +20,8 @@ from .loop_position import Positions
 
 __all__ = ["LoopHost", "has_positions"]
 
+_MUCH_BYTES = 16 * 1024 * 1024
+
 
 class LoopHost:
     """One attempt of a task, as its loops see it. ``start`` tells the checkpoint that was found."""
@@ -27,6 +30,7 @@ class LoopHost:
         self,
         identity: TaskIdentity,
         *,
+        state: FlowState,
         saver: Saver,
         restorer: Restorer,
         preemption: Preemption,
@@ -34,6 +38,7 @@ class LoopHost:
         log: Callable[[str], None],
     ) -> None:
         self._identity = identity
+        self._state = state
         self._saver = saver
         self._restorer = restorer
         self._preemption = preemption
@@ -54,6 +59,12 @@ class LoopHost:
         """Save the state, which is that between two iterations, or after the last."""
         check_save(name, metadata, True, wait)
         self._saver.save(name, metadata=metadata, latest=True, wait=wait)
+
+    def reserve(self) -> None:
+        """Have memory for a background save of the state ready, if that takes much."""
+        nbytes = self._state.array_bytes()
+        if nbytes >= _MUCH_BYTES:
+            self._saver.reserve(nbytes)
 
     def defer(self, error: BaseException) -> None:
         """Tell of an error at once, and let the next save or the step's end raise it."""
