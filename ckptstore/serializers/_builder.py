@@ -59,6 +59,15 @@ class Builder:
 
     def give_up(self) -> None:
         """Let go of what was built, of a load that failed."""
+    def node(self, ref: Ref) -> Any:
+        """Return the value of a node. Raises as ``RestorePlan.build``."""
+        self._build(ref)
+        return self._values[ref]
+
+    def check_keys(self, keys: Sequence[Any]) -> None:
+        """Raise LimitExceededError for keys that take too much work to be hashed."""
+        self._keys.check(keys)
+
         self._chains.dismantle()
 
     def _build(self, top: Ref) -> None:
