@@ -32,6 +32,12 @@ NAMES = {
         "unit/test_checkpoint.py::test_a_reference_with_another_part_is_refused",
         "unit/test_checkpoint.py::test_a_wrong_part_is_refused_by_name",
     ),
+    "a name that names no checkpoint": (
+        "store/test_names_of_checkpoints.py::test_what_names_no_checkpoint_is_refused",
+    ),
+    "attributes with names of the store's own": (
+        "store/test_reserved_attributes.py::test_a_name_of_the_stores_own_is_refused_before_anything_is_written",
+    ),
     "a grace of zero, negative, NaN; T not below G": (
         "unit/test_config.py::test_a_wrong_option_is_refused_by_name",
         "unit/test_config.py::test_a_save_as_long_as_the_grace_is_refused",
@@ -204,6 +210,10 @@ DISK = {
     "EDQUOT at close, EIO on a flush, EROFS, EACCES, EMFILE": (
         "faults/test_io_errors.py::test_a_save_that_fails_at_any_call_commits_nothing_and_the_next_one_works",
         "faults/test_io_errors.py::test_deleting_and_collecting_that_fails_at_any_call_costs_nothing_that_is_kept",
+    ),
+    "no descriptors left, by the system's own limit": (
+        "faults/test_descriptors.py::test_a_process_without_descriptors_is_told_so_and_goes_on_when_it_has_some",
+        "s3/test_s3_descriptors.py::test_a_request_without_a_socket_is_an_error_and_works_when_there_is_one",
     ),
     "EIO on reading": (
         "faults/test_io_errors.py::test_a_question_that_fails_at_any_call_is_answered_or_an_error_and_never_nothing",
