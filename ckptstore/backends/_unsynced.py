@@ -11,15 +11,29 @@ from ckptstore.errors import BackendError, StoreClosedError
 
 __all__ = ["UnsyncedFiles"]
 
-MAX_OPEN_FILES = 32
+_MAX_OPEN_FILES = 1024
+_SHARE = 8
+
+
+def max_open_files() -> int:
+    """Return how many files one store may keep open: an eighth of what the process may, at most 1024."""
+    try:
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    except (ImportError, OSError, ValueError):
+        return 32
+    unlimited = most == resource.RLIM_INFINITY
+    return _MAX_OPEN_FILES if unlimited else max(1, min(_MAX_OPEN_FILES, most // _SHARE))
 
 
 class UnsyncedFiles:
     """Keeps written files open until they are flushed. Thread-safe; every method may block.
 
     A descriptor must stay open until its fsync: after a close an error of the
-    write-back may be reported to nobody. Beyond ``MAX_OPEN_FILES`` the oldest is
-    flushed at once; the system has then mostly written it already.
+    write-back may be reported to nobody. Beyond ``max_open_files`` the oldest is
+    flushed at once. There are many, because an fsync amid the writes makes the
+    file system commit for one file; at the end, the first does it for all.
 
     An fsync error is final for its file (the system may forget the unwritten
     pages, and the next fsync succeeds): the key stays failed, and ``flush``
@@ -35,6 +49,7 @@ class UnsyncedFiles:
         self._directories: set[str] = set()
         self._settled: set[str] = {""}
         self._closed = False
+        self._max_open = max_open_files()
 
     def add(self, key: str, fd: int) -> None:
         """Take over the descriptor of a file that was written; may flush an older one."""
@@ -44,9 +59,17 @@ class UnsyncedFiles:
                 raise StoreClosedError(f"{self._root.url} was used after it was closed")
             self._open[key] = fd
             self._directories.add(key.rpartition("/")[0])
-            oldest = self._take_oldest() if len(self._open) > MAX_OPEN_FILES else None
+            oldest = self._take_oldest() if len(self._open) > self._max_open else None
         if oldest is not None:
             self._flush_file(*oldest)
+
+    def make_room(self) -> bool:
+        """Flush the older half of the files, whose descriptors are free then; return whether there were any."""
+        with self._lock:
+            oldest = [self._take_oldest() for _ in range((len(self._open) + 1) // 2)]
+        for key, fd, event in oldest:
+            self._flush_file(key, fd, event)
+        return bool(oldest)
 
     def add_directory(self, key: str) -> None:
         """Let the next flush bring the key's directory to the disk."""
@@ -87,21 +110,23 @@ class UnsyncedFiles:
             # Taken before they are flushed: one that gets a file meanwhile is added again by its put.
             directories, self._directories = self._directories, set()
         try:
+            self.settle(*directories)
             for directory in sorted(directories):
-                self.settle(directory)
                 self._flush_directory(directory)
         except BaseException:
             with self._lock:
                 self._directories |= directories
             raise
 
-    def settle(self, directory: str) -> None:
-        """Make a directory's own entry durable, and those of its parents, once."""
-        chain = []
-        while directory not in self._settled:
-            chain.append(directory)
-            directory = directory.rpartition("/")[0]
-            self._flush_directory(directory)
+    def settle(self, *directories: str) -> None:
+        """Make the directories' own entries durable, and those of their parents, once."""
+        chain: set[str] = set()
+        for directory in directories:
+            while directory not in self._settled and directory not in chain:
+                chain.add(directory)
+                directory = directory.rpartition("/")[0]
+        for parent in sorted({directory.rpartition("/")[0] for directory in chain}):
+            self._flush_directory(parent)
         self._settled.update(chain)
 
     def close(self) -> None:

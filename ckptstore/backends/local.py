@@ -40,6 +40,7 @@ R = TypeVar("R")
 
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 _LIST_BATCH = 256
 
 
@@ -85,6 +86,10 @@ class LocalBackend(Backend):
         somebody else and everybody may write to it.
         """
         await self._finish(self._call(self._root.open, create=create))
+
+    @property
+    def identity(self) -> None:
+        return None
 
     async def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         return await self._finish(self._get(key, start, length))
@@ -241,6 +246,17 @@ class LocalBackend(Backend):
         return ObjectInfo(key, found.st_size, found.st_mtime, written_s)
 
     def _put_staged(self, key: str, data: Buffer) -> ObjectInfo:
+        try:
+            return self._write_staged(key, data)
+        except BackendError as exc:
+            cause = exc.__cause__
+            if not isinstance(cause, OSError) or cause.errno not in _NO_DESCRIPTORS:
+                raise
+            if not self._unsynced.make_room():
+                raise
+        return self._write_staged(key, data)
+
+    def _write_staged(self, key: str, data: Buffer) -> ObjectInfo:
         self._check_open()
         directory, name = split_key(key, self._url)
         with (

@@ -222,18 +222,6 @@ def test_a_staged_key_is_written_once(local, root):
     local(scenario)
 
 
-def test_few_files_stay_open_however_many_are_staged(local, root):
-    async def scenario(backend):
-        peak = 0
-        for n in range(100):
-            await backend.put(f"a/{n}", b"x", staged=True)
-            peak = max(peak, len(os.listdir("/proc/self/fd")))
-        await backend.sync()
-        assert peak - len(os.listdir("/proc/self/fd")) <= 33
-
-    local(scenario)
-
-
 def test_a_deleted_staged_object_is_no_longer_open(local, root):
     async def scenario(backend):
         before = len(os.listdir("/proc/self/fd"))
