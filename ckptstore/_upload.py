@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ckptstore._budget import ByteBudget
 from ckptstore._chunking import PlannedChunk, digest
+from ckptstore._encoding import EncodingChoice
 from ckptstore._memory import BufferPool, Scratch
 from ckptstore._signing import Keyring
 from ckptstore._snapshot import Snapshot
@@ -15,11 +18,14 @@ from ckptstore._table import ChunkEntry, ChunkTable, Segment, StoredBuffer
 from ckptstore._tasks import for_each, in_worker
 from ckptstore._trust import Trust
 from ckptstore.backends.base import Backend, Buffer
-from ckptstore.codecs import ChunkCoder
+from ckptstore.codecs import REDUNDANT, ChunkCoder
 from ckptstore.config import StoreConfig
 from ckptstore.errors import BackendError
 
 __all__ = ["Engine", "Progress", "Upload", "discard"]
+
+_ADAPTIVE_BYTES = 64 * 1024 * 1024
+"""Smaller saves are always encoded: they cost little, and take the same room every time."""
 
 
 @dataclass(slots=True)
@@ -38,6 +44,7 @@ class Engine:
     backend: Backend
     config: StoreConfig
     coder: ChunkCoder
+    choice: EncodingChoice
     workers: Executor
     budget: ByteBudget
     scratch: Scratch
@@ -56,9 +63,30 @@ class Engine:
         cls, backend: Backend, config: StoreConfig, workers: Executor, keyring: Keyring | None = None
     ) -> Engine:
         """Return the engine of a new store."""
-        coder, budget = ChunkCoder(config.codec), ByteBudget(config.memory_bytes)
-        trust = Trust(warn=config.warn_untrusted)
-        return cls(backend, config, coder, workers, budget, Scratch(), BufferPool(), trust, keyring, set())
+        return cls(
+            backend=backend,
+            config=config,
+            coder=ChunkCoder(config.codec),
+            choice=EncodingChoice(config.encode_workers, _puts_at_once(backend, config)),
+            workers=workers,
+            budget=ByteBudget(config.memory_bytes),
+            scratch=Scratch(),
+            buffers=BufferPool(),
+            trust=Trust(warn=config.warn_untrusted),
+            keyring=keyring,
+            damaged=set(),
+        )
+
+
+class _Made(NamedTuple):
+    """What a worker has made of a chunk. Times are in seconds, 0 for what was not done or tells nothing."""
+
+    entry: ChunkEntry | None = None
+    """Where the chunk is, or will be; None if an equal one of this save is on its way."""
+    payload: Buffer | None = None
+    """What is still to be put."""
+    encoded_s: float = 0.0
+    put_s: float = 0.0
 
 
 class Upload:
@@ -86,6 +114,7 @@ class Upload:
         self._digests = [b""] * len(snapshot.layout.chunks)
         self._entries: dict[bytes, ChunkEntry] = {}
         self._sent: set[str] = set()
+        self._adaptive = engine.config.codec == "auto" and snapshot.raw_bytes >= _ADAPTIVE_BYTES
 
     async def run(self) -> ChunkTable:
         """Put what is new, wait for the barrier, and return the chunk table.
@@ -101,9 +130,14 @@ class Upload:
         if engine.backend.put_in_worker is None:
             limit += engine.config.io_concurrency
         chunks = self._snapshot.layout.chunks
+        began_s = time.perf_counter()
         await for_each(range(len(chunks)), self._send, min(limit, max(1, len(chunks))))
         if self._sent:
+            put_s = time.perf_counter()
             await engine.backend.sync()
+            ended_s = time.perf_counter()
+            if self._adaptive:
+                engine.choice.flushed(self._progress.sent_bytes, ended_s - began_s, ended_s - put_s)
         return self._table()
 
     async def discard(self) -> None:
@@ -115,37 +149,54 @@ class Upload:
         cost = 2 * chunk.nbytes  # the raw bytes, and as many encoded at most
         await engine.budget.acquire(cost)
         try:
-            entry, payload = await in_worker(engine.workers, self._encode, number)
-            if payload is not None and entry is not None:
-                await engine.backend.put(entry.key, payload, staged=True)
+            only_redundant = self._adaptive and not engine.choice.ask()
+            made = await in_worker(engine.workers, self._encode, number, only_redundant)
+            entry, put_s = made.entry, made.put_s
+            if made.payload is not None and entry is not None:
+                start_s = time.perf_counter()
+                await engine.backend.put(entry.key, made.payload, staged=True)
+                put_s = time.perf_counter() - start_s
             if entry is not None:
                 self._entries[entry.digest] = entry
                 if entry.nonce == self._nonce:
                     self._progress.sent_bytes += entry.stored_bytes
+                    if self._adaptive:
+                        self._learn(entry, made.encoded_s, put_s)
             self._progress.raw_bytes_done += chunk.nbytes
         finally:
             engine.budget.release(cost)
 
-    def _encode(self, number: int) -> tuple[ChunkEntry | None, Buffer | None]:
+    def _learn(self, entry: ChunkEntry, encoded_s: float, put_s: float) -> None:
+        choice = self._engine.choice
+        # What is redundant is encoded in any case, and not as fast: it has no part in the choice.
+        if entry.codec != "raw" and entry.stored_bytes > REDUNDANT * entry.raw_bytes:
+            choice.encoded(entry.raw_bytes, encoded_s)
+        choice.put(entry.stored_bytes, put_s)
+
+    def _encode(self, number: int, only_redundant: bool) -> _Made:
         """Runs on a worker: digest, stop if known, encode, and put where the backend can from here."""
+        start_s = time.perf_counter()
         chunk = self._snapshot.layout.chunks[number]
         raw = self._assemble(chunk)
         key = digest(raw)
         self._digests[number] = key
         known = self._known.get(key)
         if known is not None and self._engine.may_reuse(known):
-            return known, None
+            return _Made(known)
         # dict.setdefault is atomic: of equal chunks in one save, one worker sends.
         if self._claims.setdefault(key, number) != number:
-            return None, None
-        codec, payload = self._engine.coder.encode(raw, itemsize=chunk.itemsize)
+            return _Made()
+        codec, payload = self._engine.coder.encode(
+            raw, itemsize=chunk.itemsize, only_redundant=only_redundant
+        )
         entry = ChunkEntry(key, self._nonce, codec, len(raw), len(payload))
         self._sent.add(entry.key)
+        encoded_s = time.perf_counter()
         put = self._engine.backend.put_in_worker
         if put is None:
-            return entry, payload
+            return _Made(entry, payload, encoded_s - start_s)
         put(entry.key, payload)
-        return entry, None
+        return _Made(entry, None, encoded_s - start_s, time.perf_counter() - encoded_s)
 
     def _assemble(self, chunk: PlannedChunk) -> memoryview:
         pieces = self._snapshot.pieces(chunk)
@@ -182,6 +233,14 @@ class Upload:
                 index += 1
             buffers.append(tuple(stored))
         return ChunkTable(self._nonce, tuple(self._entries[key] for key in numbers), tuple(buffers))
+
+
+def _puts_at_once(backend: Backend, config: StoreConfig) -> int:
+    """How many chunks of full size can be on their way into the storage at once."""
+    if backend.put_in_worker is not None:
+        return config.encode_workers
+    fits = config.memory_bytes // (2 * config.chunk_bytes)
+    return max(1, min(2 * config.encode_workers + config.io_concurrency, fits))
 
 
 async def discard(engine: Engine, keys: Iterable[str]) -> None:

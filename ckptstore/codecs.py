@@ -36,7 +36,7 @@ from ckptstore._chunking import PLANE_WIDTHS
 from ckptstore.backends.base import Buffer
 from ckptstore.errors import ChunkCorruptError
 
-__all__ = ["KNOWN_CODECS", "ChunkCoder", "decode_frame"]
+__all__ = ["KNOWN_CODECS", "REDUNDANT", "ChunkCoder", "decode_frame"]
 
 KNOWN_CODECS = frozenset(
     [
@@ -54,8 +54,8 @@ _MAGIC = b"\x28\xb5\x2f\xfd"
 _SAMPLE_BYTES = 64 * 1024
 _WORTH = 0.9
 """A sample that stays above this part of its size is not worth the time."""
-_REDUNDANT = 0.6
-"""Planes that shrink below this part suggest repetitions, which only the match finder of level 1 sees."""
+REDUNDANT = 0.6
+"""What shrinks below this part is redundant, and suggests repetitions, which only the match finder of level 1 sees."""
 
 
 class _Contexts(threading.local):
@@ -81,37 +81,41 @@ class _Contexts(threading.local):
 class ChunkCoder:
     """Encodes and decodes chunks; one instance serves all threads.
 
-    ``codec``: ``planes`` decides chunk by chunk, ``raw`` stores every chunk as
-    it is. Decoding understands every codec either way. The heavy work releases
+    ``codec``: ``raw`` stores every chunk as it is; otherwise a sample of each
+    chunk decides. Decoding understands every codec either way. The heavy work releases
     the interpreter lock. numpy makes the planes fast; without it the stored
     bytes are the same.
     """
 
-    def __init__(self, codec: Literal["planes", "raw"] = "planes") -> None:
+    def __init__(self, codec: Literal["auto", "planes", "raw"] = "planes") -> None:
         self._raw_only = codec == "raw"
         self._local = _Contexts()
 
-    def encode(self, raw: memoryview, *, itemsize: int) -> tuple[str, Buffer]:
+    def encode(self, raw: memoryview, *, itemsize: int, only_redundant: bool = False) -> tuple[str, Buffer]:
         """Return the codec id and the stored bytes of a chunk.
 
         ``itemsize`` is the width of its elements in bytes; widths other than 2,
-        4 and 8 are taken as bytes. ``raw`` itself is returned under ``raw``.
+        4 and 8 are taken as bytes. ``only_redundant``: leave alone what a sample
+        shows to be far from redundant. ``raw`` itself is returned under ``raw``.
         """
         if self._raw_only or len(raw) == 0:
             return "raw", raw
         width = itemsize if itemsize in PLANE_WIDTHS and len(raw) >= itemsize else 1
-        codec_id, stored = self._encode_bytes(raw) if width == 1 else self._encode_elements(raw, width)
+        if width == 1:
+            codec_id, stored = self._encode_bytes(raw, REDUNDANT if only_redundant else _WORTH)
+        else:
+            codec_id, stored = self._encode_elements(raw, width, only_redundant=only_redundant)
         return ("raw", raw) if len(stored) >= len(raw) else (codec_id, stored)
 
-    def _encode_bytes(self, raw: memoryview) -> tuple[str, Buffer]:
+    def _encode_bytes(self, raw: memoryview, worth: float) -> tuple[str, Buffer]:
         matching = self._local.matching
         if len(raw) > 2 * _SAMPLE_BYTES:
             sample = _sample(raw, _SAMPLE_BYTES)
-            if len(matching.compress(sample)) > _WORTH * len(sample):
+            if len(matching.compress(sample)) > worth * len(sample):
                 return "raw", raw
         return "zstd", matching.compress(raw)
 
-    def _encode_elements(self, raw: memoryview, width: int) -> tuple[str, Buffer]:
+    def _encode_elements(self, raw: memoryview, width: int, *, only_redundant: bool) -> tuple[str, Buffer]:
         local = self._local
         sample = _sample(raw, width * _SAMPLE_BYTES, align=width)
         n_sample = len(sample) // width
@@ -119,13 +123,14 @@ class ChunkCoder:
         sizes = [len(local.huffman.compress(planes[i * n_sample :][:n_sample])) for i in range(width)]
         shrinks = [size <= _WORTH * n_sample for size in sizes]
         by_planes = sum(size if small else n_sample for size, small in zip(sizes, shrinks, strict=True))
-        if by_planes <= _REDUNDANT * len(planes):
+        redundant = by_planes <= REDUNDANT * len(planes)
+        if redundant:
             shuffled, plain = len(local.matching.compress(planes)), len(local.matching.compress(sample))
             if shuffled <= min(plain, by_planes * _WORTH):
                 return f"shuffle{width}", local.matching.compress(_shuffled(raw, width))
             if plain <= by_planes * _WORTH:
                 return "zstd", local.matching.compress(raw)
-        if not any(shrinks):
+        if not any(shrinks) or (only_redundant and not redundant):
             return "raw", raw
         return f"planes{width}", self._encode_planes(raw, width, shrinks)
 

@@ -13,8 +13,8 @@ PACKAGE = ROOT / "ckptstore"
 # One line a floor, from the ground up. A module may import from lower floors
 # and from modules before it on its own floor.
 FLOORS = (
-    ("errors", "_policy_text", "retention", "garbage", "verify"),
-    ("config", "_budget", "_chunking", "_clock", "_memory", "_msgpack", "_tasks", "_workers"),
+    ("errors", "_capacity", "_policy_text", "retention", "garbage", "verify"),
+    ("config", "_budget", "_chunking", "_clock", "_encoding", "_memory", "_msgpack", "_tasks", "_workers"),
     ("_keys", "_gc_refs", "_schema", "_metadata", "backends.base", "backends", "serializers", "codecs"),
     ("checkpoint", "diff", "_table", "_summary", "_signing", "manifest", "_loop"),
     ("testing", "doctor", "_listing", "_snapshot", "_trust", "_upload", "_commit", "_summaries"),

@@ -13,7 +13,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptstore.codecs import KNOWN_CODECS, ChunkCoder
+from ckptstore.codecs import KNOWN_CODECS, REDUNDANT, ChunkCoder
 from ckptstore.errors import ChunkCorruptError
 
 RNG = np.random.default_rng(7)
@@ -95,6 +95,19 @@ def test_the_sample_finds_the_codec_that_fits(name, codec_id, ratio):
     found, stored, raw = encode(array.tobytes(), itemsize)
     assert found == codec_id
     assert len(raw) / len(stored) >= ratio
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_only_what_is_redundant_is_encoded_where_nothing_else_is_asked_for(name):
+    array, itemsize = PAYLOADS[name]
+    raw = memoryview(array.tobytes())
+    found = ChunkCoder().encode(raw, itemsize=itemsize, only_redundant=True)
+    if name in ("ids", "ascending", "zeros", "sparse", "pickle"):
+        assert found == ChunkCoder().encode(raw, itemsize=itemsize)
+        assert len(found[1]) <= REDUNDANT * len(raw)
+    else:
+        assert found == ("raw", raw)
+        assert found[1] is raw
 
 
 def test_raw_returns_the_buffer_itself():
