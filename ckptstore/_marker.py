@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from ckptstore._chunking import digest
 from ckptstore._keys import MANIFESTS, MARKER
 from ckptstore.backends.base import Backend
 from ckptstore.config import MAX_SECONDS, MIN_GRACE_S, StoreConfig
@@ -56,14 +57,8 @@ async def open_marker(backend: Backend, config: StoreConfig, *, create: bool) ->
                 f"there is no checkpoint store at {backend.url}: check the URL, or open it with create=True"
             ) from None
         _max_save_s(config.grace_s, config, backend)
-        fresh = {
-            "format": FORMAT,
-            "store_id": secrets.token_hex(16),
-            "grace_s": float(config.grace_s),
-            "digest": DIGEST,
-        }
         if await _is_empty(backend):
-            await backend.put(MARKER, (json.dumps(fresh, indent=1) + "\n").encode(), if_absent=True)
+            await backend.put(MARKER, _fresh(backend, float(config.grace_s)), if_absent=True)
         # Another process may have been first: what stands there now is the store's.
         data = await backend.get(MARKER, length=_MAX_MARKER_BYTES)
     store_id, grace_s = _parse(data, backend)
@@ -73,6 +68,19 @@ async def open_marker(backend: Backend, config: StoreConfig, *, create: bool) ->
             "StoreConfig(exclusive=True) if no other process uses it"
         )
     return StoreMarker(store_id, grace_s, _max_save_s(grace_s, config, backend))
+
+
+def _fresh(backend: Backend, grace_s: float) -> bytes:
+    """Return a new marker: the same for all who make this store at once, where any of theirs may be the one that stays.
+
+    Whoever gives it another grace makes another store of it, and is refused
+    what the others saved: with one id, what they save could be collected too soon.
+    """
+    identity = backend.identity
+    seed = secrets.token_bytes(32) if identity is None else f"{identity}\n{grace_s!r}".encode()
+    store_id = digest(seed).hex()[:32]
+    marker = {"format": FORMAT, "store_id": store_id, "grace_s": grace_s, "digest": DIGEST}
+    return (json.dumps(marker, indent=1) + "\n").encode()
 
 
 async def _is_empty(backend: Backend) -> bool:

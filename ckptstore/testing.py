@@ -82,6 +82,10 @@ class FaultyBackend(Backend):
     def url(self) -> str:
         return self.inner.url
 
+    @property
+    def identity(self) -> str | None:
+        return self.inner.identity
+
     async def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         fault = self._before("get", key)
         data = await self.inner.get(key, start=start, length=length)
@@ -243,6 +247,10 @@ class SlowBackend(Backend):
     def url(self) -> str:
         return self.inner.url
 
+    @property
+    def identity(self) -> str | None:
+        return self.inner.identity
+
     async def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         return await self._late("get", key, lambda: self.inner.get(key, start=start, length=length))
 
@@ -322,6 +330,10 @@ class RecordingBackend(Backend):
     @property
     def url(self) -> str:
         return self.inner.url
+
+    @property
+    def identity(self) -> str | None:
+        return self.inner.identity
 
     async def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         with self._noted(Request("get", key, 0, start, length)) as note:

@@ -72,6 +72,17 @@ class Backend(ABC):
     def url(self) -> str:
         """Where the storage is, for messages: never with credentials or a query."""
 
+    @property
+    def identity(self) -> str | None:
+        """What the id of a store that is made here is digested from; None: its id is random.
+
+        None only where ``put`` with ``if_absent`` is exact. Elsewhere, of two who
+        make a store in the same moment, either marker may stay, so both must be
+        the same: this is one text for all who use the storage, and another for
+        every other storage.
+        """
+        return self.url
+
     @abstractmethod
     async def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         """Return the object's bytes, or the part of them from ``start`` on.

@@ -39,6 +39,10 @@ class MemoryBackend(Backend):
     def url(self) -> str:
         return f"memory://{self._name}"
 
+    @property
+    def identity(self) -> None:
+        return None
+
     async def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         data, _ = self._read(key)
         return data[start:] if length is None else data[start : start + length]

@@ -86,6 +86,10 @@ class RetryBackend(Backend):
     def url(self) -> str:
         return self.inner.url
 
+    @property
+    def identity(self) -> str | None:
+        return self.inner.identity
+
     async def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         return await self._tried(
             lambda: self.inner.get(key, start=start, length=length), f"read {key}", length or 0

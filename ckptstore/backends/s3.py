@@ -64,8 +64,8 @@ class S3Backend(Backend):
 
     ``put(if_absent=True)`` is a HEAD and then a PUT with ``If-None-Match``: of
     two at once, the first one stays. Where the server does not know that
-    header it is the later one. ``modified_s`` of a put is the time of its answer, up to a second
-    from what a listing tells.
+    header, or only looks first, it may be the later one. ``modified_s`` of a put
+    is the time of its answer, up to a second from what a listing tells.
 
     ``max_connections`` bounds the requests under way. ``executor`` does what
     would hold up the loop; it is the caller's, and outlives the backend.
@@ -93,6 +93,12 @@ class S3Backend(Backend):
     @property
     def url(self) -> str:
         return self._url
+
+    @property
+    def identity(self) -> str:
+        """The URL, and the endpoint where that is not Amazon's: any server may have a bucket of this name."""
+        endpoint = self._client.endpoint_url
+        return self._url if ".amazonaws." in endpoint else f"{self._url} {endpoint}"
 
     async def open(self) -> None:
         """Make the client; no request is sent to the bucket.

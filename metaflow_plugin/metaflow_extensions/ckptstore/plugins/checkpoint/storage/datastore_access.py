@@ -49,6 +49,10 @@ class Access:
     def __init__(self, storage: Any) -> None:
         self._storage = storage
 
+    def identity(self, url: str) -> str:
+        """Return what tells the place of this URL from all others."""
+        return url
+
     def save(self, path: str, data: bytes, *, overwrite: bool) -> None:
         """Store an object. Without ``overwrite`` one that exists stays as it is."""
         self._storage.save_bytes([(path, io.BytesIO(data))], overwrite=overwrite, len_hint=1)
@@ -107,6 +111,11 @@ class S3Access(Access):
         root = urlparse(storage.datastore_root, allow_fragments=False)
         self._bucket = root.netloc
         self._prefix = root.path.strip("/")
+
+    def identity(self, url: str) -> str:
+        # As ckptstore's own S3 backend has it: tasks with and without aiobotocore share a store.
+        endpoint = str(self._client.meta.endpoint_url)
+        return url if ".amazonaws." in endpoint else f"{url} {endpoint}"
 
     def read(self, path: str, start: int, length: int | None) -> bytes | None:
         last = "" if length is None else start + length - 1

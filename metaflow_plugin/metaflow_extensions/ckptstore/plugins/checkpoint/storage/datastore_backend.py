@@ -55,6 +55,10 @@ class DatastoreBackend(Backend):
     def url(self) -> str:
         return self._url
 
+    @property
+    def identity(self) -> str:
+        return self._access.identity(self._url)
+
     async def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         if length is not None and length <= 0:
             await self.head(key)
