@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
@@ -23,22 +23,22 @@ _ADVICE = (
 
 
 def pickle_failed(
-    roots: dict[str, Any], unit: Unit, exc: Exception, outside: Callable[[Any], bool]
+    roots: dict[str, Any], pickled: Sequence[Node], exc: Exception, outside: Callable[[Any], bool]
 ) -> UnserializableError:
-    """Return the error for a pickle that failed with ``exc``.
+    """Return the error for a pickle of some objects that failed with ``exc``.
 
     Looks for the deepest object that still fails on its own, within a bounded
     number of trials and time. ``outside`` tells what would not be part of the pickle.
     """
     best: tuple[Node, list[str], Any, Exception] | None = None
-    for root in unit.roots:
+    for root in pickled:
         failure = _attempt(root.value, root.value, outside)
         if failure is not None:
             way, culprit, cause = _descend(root.value, failure, outside)
             best = (root, way, culprit, cause)
             break
     if best is None:
-        best = (unit.roots[0], [], unit.roots[0].value, exc)
+        best = (pickled[0], [], pickled[0].value, exc)
     node, way, culprit, cause = best
     field, before = _paths.find(roots, node)
     path = _paths.join(field, before + way)

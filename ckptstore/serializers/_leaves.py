@@ -45,12 +45,14 @@ class LeafLister:
     def __init__(self) -> None:
         self._counted: set[int] = set()
         self._dtypes: dict[int, str] = {}
+        self._rows: dict[int, _Row] = {}
 
     def leaves(self, root: Any, field: int) -> list[Leaf]:
         """Return the leaves that the root of field number ``field`` reaches."""
         if type(root) is not Node:
             return []
         found: list[Leaf] = []
+        self._rows = {}
         # What a module holds has the names of its state_dict.
         in_module = issubclass(type(root.value), _module_type())
         seen = {id(root)}
@@ -65,12 +67,29 @@ class LeafLister:
             if not node.kids:
                 continue
             inner: list[tuple[Node, Any]] = []
-            for kid, step in _steps(node):
+            for kid, step in self._steps(node):
                 if id(kid) not in seen:
                     seen.add(id(kid))
                     inner.append((kid, (way, step)))
             todo.extend(reversed(inner))
         return found
+
+    def _steps(self, node: Node) -> Iterator[tuple[Node, str]]:
+        unit = node.unit
+        if unit is None:
+            yield from _paths.steps(node)
+        elif unit.in_row:
+            row = self._rows.get(id(unit))
+            if row is None:
+                row = self._rows[id(unit)] = _Row(_wanted(unit), len(unit.members))
+            row.n_left -= 1
+            if row.wanted:
+                yield from _inside([node.value], unit, row.wanted, last=row.n_left == 0)
+        else:
+            wanted = _wanted(unit)
+            if wanted:
+                roots = [node.value] if node.value is not None else [root.value for root in unit.roots]
+                yield from _inside(roots, unit, wanted, last=True)
 
     def _leaf(self, node: Node, path: str, field: int) -> Leaf:
         value = node.value
@@ -105,27 +124,33 @@ def _text(way: Any) -> str:
     return _paths.join("", steps)
 
 
-def _steps(node: Node) -> Iterator[tuple[Node, str]]:
-    if node.unit is None:
-        yield from _paths.steps(node)
-        return
-    wanted = {id(ref.value): ref for ref in node.unit.refs if ref.tag not in _NO_LEAVES}
-    if wanted:
-        yield from _inside(node, node.unit, wanted)
+@dataclass(slots=True)
+class _Row:
+    """What no object of a row was found to hold yet, and how many are still to be looked at."""
+
+    wanted: dict[int, Node]
+    n_left: int
+
+
+def _wanted(unit: Unit) -> dict[int, Node]:
+    return {id(ref.value): ref for ref in unit.refs if ref.tag not in _NO_LEAVES}
 
 
 _NO_LEAVES = frozenset({"int", "complex", "str", "bytes", "bytearray", "scalar", "dtype", "storage"})
 
 
-def _inside(start: Node, unit: Unit, wanted: dict[int, Node]) -> Iterator[tuple[Node, str]]:
-    """Look for the nodes that a pickle refers to among the attributes and items of its objects."""
+def _inside(
+    roots: list[Any], unit: Unit, wanted: dict[int, Node], *, last: bool
+) -> Iterator[tuple[Node, str]]:
+    """Look for the nodes that a pickle refers to among the attributes and items of its objects.
+
+    What is found is no longer wanted; the ``last`` look names the others by their numbers.
+    """
     module = _module_type()
-    roots = [start.value] if start.value is not None else [root.value for root in unit.roots]
     queue: deque[tuple[Any, str]] = deque((root, "") for root in roots)
     seen = {id(root) for root in roots}
-    left = len(wanted)
     looks = 0
-    while queue and left and looks < _MAX_LOOKS:
+    while queue and wanted and looks < _MAX_LOOKS:
         value, path = queue.popleft()
         for child, step in _parts(value, module):
             key = id(child)
@@ -137,9 +162,8 @@ def _inside(start: Node, unit: Unit, wanted: dict[int, Node]) -> Iterator[tuple[
             if node is None:
                 queue.append((child, path + step))
             else:
-                left -= 1
                 yield node, path + step
-    for at, ref in enumerate(unit.refs):
+    for at, ref in enumerate(unit.refs if last else ()):
         if id(ref.value) in wanted:
             yield ref, f"<{at}>"
 

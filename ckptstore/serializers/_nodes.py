@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import sys
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -36,18 +37,22 @@ class Node:
         "tag",
         "unit",
         "value",
+        "where",
     )
 
-    def __init__(self, tag: str, value: Any, order: int) -> None:
+    def __init__(self, tag: str, value: Any, order: int, where: frozenset[int] = frozenset()) -> None:
         self.tag = tag
         self.value = value
         self.order = order
         """Position in the order of discovery."""
-        self.items: list[Any] = []
-        self.kids: list[Node] = []
+        self.where = where
+        """The fields that are known to reach it, by number."""
+        # There may be a million nodes, and most of them hold nothing.
+        self.items: Sequence[Any] = ()
+        self.kids: Sequence[Node] = ()
         self.encoded: Any = None
-        """What else the tag needs: a description, a name, attributes."""
-        self.extents: list[Extent | None] = []
+        """What else the tag needs: a description, a name, attributes, a place in the pickle."""
+        self.extents: Sequence[Extent | None] = ()
         self.region: Region | None = None
         self.unit: Unit | None = None
         self.field = -1
@@ -114,6 +119,17 @@ _STDLIB_VALUES = frozenset(
 )
 
 
+class _Verdicts(dict[type[Any], "str | None"]):
+    """Asks once for each type; what is known costs no call."""
+
+    def __init__(self, judge: Callable[[type[Any]], str | None]) -> None:
+        self._judge = judge
+
+    def __missing__(self, kind: type[Any]) -> str | None:
+        verdict = self[kind] = self._judge(kind)
+        return verdict
+
+
 class Types:
     """The tag of every type met in one dump; numpy and torch count only if something imported them."""
 
@@ -121,7 +137,12 @@ class Types:
         self._tags: dict[type[Any], str] = dict(_EXACT)
         for cls in registry.types():
             self._tags[cls] = "custom"
-        self._inside: dict[type[Any], str | None] = {}
+        self.inside_pickle = _Verdicts(self._judge)
+        """By type, what to do with an object that a pickle reaches.
+
+        None leaves it alone; ``leaf`` is always a node; ``watch`` becomes one
+        if it is shared; ``keep`` stays outside only if it is a node already.
+        """
 
     def tag(self, kind: type[Any]) -> str:
         """Return the tag of a type; arrays, scalars, dtypes and tensors may still turn out to need a pickle."""
@@ -129,18 +150,6 @@ class Types:
         if tag is None:
             tag = self._tags[kind] = _foreign_tag(kind)
         return tag
-
-    def inside_pickle(self, kind: type[Any]) -> str | None:
-        """Return what to do with an object that a pickle reaches.
-
-        None leaves it alone; ``leaf`` is always a node; ``watch`` becomes one
-        if it is shared; ``keep`` stays outside only if it is a node already.
-        """
-        try:
-            return self._inside[kind]
-        except KeyError:
-            verdict = self._inside[kind] = self._judge(kind)
-            return verdict
 
     def _judge(self, kind: type[Any]) -> str | None:
         if kind is tuple or kind is frozenset:

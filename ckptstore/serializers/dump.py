@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +68,7 @@ def _dump(values: Mapping[str, object], limits: Limits, registry: Registry) -> l
     for at, name in enumerate(names):
         root = walk.roots[name]
         graph = _msgpack.pack([encode.value(root, at), [encode.node(node) for node in fields[at]]])
-        pickled, imported = _pickles(root) if walk.n_units else (False, [])
+        pickled, imported = _pickles(root) if walk.pickles.n_units else (False, [])
         dumped.append(
             DumpedField(
                 name=name,
@@ -90,18 +90,19 @@ def _type_name(value: object) -> str:
 
 def _merge_cycles(walk: Walk, registry: Registry) -> None:
     """Join what a cycle runs through, where part of it is pickled, in one pickle each."""
-    while walk.n_units or walk.n_customs:
+    while walk.pickles.has_links or walk.n_customs:
         found = cycles(root for root in walk.roots.values() if type(root) is Node)
-        merged = False
-        for part in found:
+        # Objects in a row need not refer to one another: whether they do shows when each is on its own.
+        changed = walk.pickles.take_rows_apart(node for part in found for node in part)
+        for part in () if changed else found:
             custom = next((node for node in part if node.tag == "custom"), None)
             if custom is not None:
                 registered = registry.of_type(type(custom.value))
                 raise cycle_through_custom(walk.roots, custom, registered.name if registered else "?")
             if any(node.unit is not None for node in part):
-                walk.group(part)
-                merged = True
-        if not merged:
+                walk.pickles.group(part)
+                changed = True
+        if not changed:
             return
         walk.settle()
 
@@ -216,7 +217,7 @@ class _Encoder:
             return self._pickle(node)
         if tag == "member":
             assert node.unit is not None
-            return [tag, self.value(node.unit.node, node.field), node.unit.roots.index(node)]
+            return [tag, self.value(node.unit.node, node.field), node.encoded]
         if tag == "scalar":
             scalar: list[Any] = node.encoded
             return scalar
@@ -241,7 +242,7 @@ class _Encoder:
             return [list(value)]
         return [node.region.index if node.region is not None else _bytes_of(node)]
 
-    def _values(self, items: list[Any], node: Node) -> list[Any]:
+    def _values(self, items: Sequence[Any], node: Node) -> Sequence[Any]:
         if not node.kids:
             return items
         at = node.field

@@ -49,9 +49,9 @@ only where numpy has the same.
 
 ``pickle`` is a pickle of protocol 5. Its persistent ids are ints, positions in
 the list of values; its out-of-band buffers are ``[block, offset, nbytes,
-readonly]``. With n = 0 it holds one object, else a tuple of n objects that
-refer to one another in a cycle. Globals are the names its stream imports, for
-information. Cycles never run through a pickle or a custom node.
+readonly]``. With n = 0 it holds one object, else a tuple of n objects: those
+of a cycle, or small ones of one type. Globals are the names its stream imports,
+for information. Cycles never run through a pickle or a custom node.
 """
 
 from __future__ import annotations

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ckptstore.errors import CheckpointStoreError, ManifestCorruptError
@@ -13,22 +15,25 @@ from ckptstore.serializers._opcodes import imported_names
 if TYPE_CHECKING:
     from ckptstore.serializers._nodes import Node
 
-__all__ = ["PROTOCOL", "Unit", "dump_unit", "load_unit"]
+__all__ = ["PROTOCOL", "Series", "Unit", "dump_unit", "load_unit"]
 
 PROTOCOL = 5
 
 
 class Unit:
-    """One pickle stream: of one object, or of several that refer to one another in cycles.
+    """One pickle stream: of one object, or of several.
 
     ``node`` stands for the stream. ``members`` travel inside it; ``roots`` are
-    those of them that something outside refers to.
+    those of them that something outside refers to. Several objects are the
+    parts of a cycle, or, ``in_row``, small ones of one type that share a stream
+    because a stream for each would cost more than they do.
     """
 
     __slots__ = (
         "_names",
         "buffers",
         "claims",
+        "in_row",
         "members",
         "node",
         "queued",
@@ -38,12 +43,17 @@ class Unit:
         "stream",
     )
 
-    def __init__(self, node: Node, members: list[Node], roots: list[Node]) -> None:
+    def __init__(
+        self, node: Node, members: list[Node], roots: Sequence[Node], *, in_row: bool = False
+    ) -> None:
         self.node = node
         self.members = members
-        self.roots = roots
-        self.claims: list[int] = []
-        """Ids of the objects inside that would have to be cut out if another stream met them."""
+        self.in_row = in_row
+        self.roots: list[Node] = []
+        for root in roots:
+            self.add_root(root)
+        self.claims: list[Any] = []
+        """The objects inside that would have to be cut out if another stream met them."""
         self.runs = 0
         self.queued = False
         self.stream = b""
@@ -51,12 +61,24 @@ class Unit:
         self.buffers: list[tuple[memoryview, bool]] = []
         self._names: tuple[bytes, tuple[str, ...]] = (b"", ())
 
+    def add_root(self, node: Node) -> None:
+        """Let something outside refer to a member."""
+        if node is not self.node:
+            node.encoded = len(self.roots)
+        self.roots.append(node)
+
+    def weight(self, n_refs: int, n_buffers: int) -> int:
+        """Return the bytes of the arrays, tensors and buffers outside, but for the first so many."""
+        n_bytes = sum(raw.nbytes for raw, _ in self.buffers[n_buffers:])
+        for node in self.refs[n_refs:]:
+            n_bytes += sum(extent.nbytes for extent in node.extents if extent is not None)
+        return n_bytes
+
     @property
     def names(self) -> tuple[str, ...]:
         """What the stream imports, sorted: found in itself, because a ``__reduce__`` may name things unseen."""
         if self._names[0] is not self.stream:
-            found = {f"{module}.{name}" for module, name in imported_names(self.stream)}
-            self._names = (self.stream, tuple(sorted(found)))
+            self._names = (self.stream, _sorted_names(self.stream))
         return self._names[1]
 
     @property
@@ -67,8 +89,72 @@ class Unit:
         return tuple(root.value for root in self.roots)
 
 
+def _sorted_names(stream: bytes) -> tuple[str, ...]:
+    if not _EXTENSIONS:
+        # A pickler remembers each name that it imports: what follows the last such place need not be looked at.
+        stream = stream[: stream.rfind(pickle.STACK_GLOBAL + pickle.MEMOIZE) + 2]
+    return tuple(sorted({f"{module}.{name}" for module, name in imported_names(stream)}))
+
+
+_EXTENSIONS: dict[Any, int] = copyreg._extension_registry  # type: ignore[attr-defined]
+
+
 class _Pickler(pickle.Pickler):
     """Takes ``persistent_id`` as an attribute, which the class itself does not from Python 3.13 on."""
+
+
+_PROTO, _FRAME = pickle.PROTO + bytes([PROTOCOL]), pickle.FRAME
+_START = len(_PROTO) + len(_FRAME) + 8
+"""Where the opcodes of a pickle of one frame begin."""
+
+
+class Series:
+    """Pickles of several objects, made one after another with one memo, that become one stream.
+
+    What a pickle refers to may stand in one before it. Each object's bytes can
+    be told, and the last one can be left out again if nothing follows it.
+    """
+
+    def __init__(self, persistent: Callable[[Any], int | None], buffer: Callable[[Any], None]) -> None:
+        self._written: list[bytes] = []
+        self._bodies: list[bytes] = []
+        sink: Any = SimpleNamespace(write=self._written.append)
+        self._pickler = _Pickler(sink, protocol=PROTOCOL, buffer_callback=buffer)
+        # It is called for every object: an attribute costs one call less than a method.
+        self._pickler.persistent_id = persistent  # type: ignore[method-assign]
+
+    def add(self, value: Any) -> int | None:
+        """Pickle one more object; return its bytes, or None if they are too many to stand with others."""
+        written = self._written
+        written.clear()
+        self._pickler.dump(value)
+        piece = written[0]
+        # A pickler writes what is large in several frames, which cannot stand in the frame of a row.
+        if (
+            len(written) > 1
+            or piece[:3] != _PROTO + _FRAME
+            or piece[3:_START] != _length(len(piece) - _START)
+        ):
+            return None
+        self._bodies.append(piece[_START:-1])
+        return len(piece)
+
+    def last(self) -> bytes:
+        """Return the pickle of the last object alone: whole if it was the first."""
+        return b"".join(self._written)
+
+    def leave_out(self) -> None:
+        """Take the last object's bytes out again. Nothing can be added after this."""
+        self._bodies.pop()
+
+    def stream(self) -> bytes:
+        """Return the pickle of the tuple of all objects, in one frame."""
+        body = b"".join([pickle.MARK, *self._bodies, pickle.TUPLE, pickle.STOP])
+        return b"".join([_PROTO, _FRAME, _length(len(body)), body])
+
+
+def _length(n: int) -> bytes:
+    return n.to_bytes(8, "little")
 
 
 def dump_unit(value: Any, persistent: Callable[[Any], int | None], buffer: Callable[[Any], None]) -> bytes:
