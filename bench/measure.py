@@ -19,7 +19,6 @@ __all__ = [
     "Cost",
     "Memory",
     "Meter",
-    "disk_bytes",
     "ready_memory",
     "resident_bytes",
     "settle_disk",
@@ -48,6 +47,7 @@ class Cost:
     """False: the peak could not be reset, and belongs to the process up to here."""
     written_bytes: int | None
     """Bytes given to write calls, temporary files included."""
+    write_calls: int | None
 
 
 class Meter:
@@ -61,7 +61,7 @@ class Meter:
         gc.collect()
         self._blocked_s = None
         self._peak_is_exact = _reset_peak()
-        self._written = _written_bytes()
+        self._written = _written()
         self._cpu = _cpu_s()
         self._start = time.perf_counter()
         return self
@@ -73,15 +73,20 @@ class Meter:
     def __exit__(self, *error: object) -> None:
         wall_s = time.perf_counter() - self._start
         cpu_s = _cpu_s() - self._cpu
-        written = _written_bytes()
+        written = _since(self._written, _written())
         self.cost = Cost(
             wall_s=wall_s,
             blocked_s=wall_s if self._blocked_s is None else self._blocked_s,
             cpu_s=cpu_s,
             peak_bytes=max(0, _peak_bytes() - self._base_bytes),
             peak_is_exact=self._peak_is_exact,
-            written_bytes=None if written is None or self._written is None else written - self._written,
+            written_bytes=None if written is None else written[0],
+            write_calls=None if written is None else written[1],
         )
+
+
+def _since(before: tuple[int, int] | None, after: tuple[int, int] | None) -> tuple[int, int] | None:
+    return None if before is None or after is None else (after[0] - before[0], after[1] - before[1])
 
 
 def _cpu_s() -> float:
@@ -126,15 +131,14 @@ def resident_bytes() -> int:
     return _rusage_peak_bytes() if resident is None else resident
 
 
-def _written_bytes() -> int | None:
+def _written() -> tuple[int, int] | None:
+    """Bytes and calls of all writes by now (proc(5), io)."""
     try:
         with open("/proc/self/io", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("wchar:"):
-                    return int(line.split()[1])
-    except OSError:
-        pass
-    return None
+            facts = dict(line.split(": ") for line in file)
+        return int(facts["wchar"]), int(facts["syscw"])
+    except (OSError, KeyError):
+        return None
 
 
 def trim_memory() -> None:
@@ -144,15 +148,6 @@ def trim_memory() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
-
-
-def disk_bytes(directory: str) -> int:
-    """Sizes of all files under `directory`."""
-    return sum(
-        os.lstat(os.path.join(folder, name)).st_size
-        for folder, _, names in os.walk(directory)
-        for name in names
-    )
 
 
 def settle_disk(directory: str, nbytes: int) -> None:

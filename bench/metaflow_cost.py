@@ -258,7 +258,7 @@ def datastores(*, only_local: bool) -> Iterator[dict[str, dict[str, str]]]:
         if server is None:
             yield {"local": local}
         else:
-            yield {"local": local, "s3": {"METAFLOW_DEFAULT_DATASTORE": "s3", **server}}
+            yield {"local": local, "s3": {"METAFLOW_DEFAULT_DATASTORE": "s3", **server.environment}}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

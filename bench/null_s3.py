@@ -15,6 +15,11 @@ __all__ = ["NullS3"]
 
 _PAYLOAD = memoryview(bytes(64 << 20))
 _STEP = 1 << 20
+# Answers both what begins a multipart upload and what completes it.
+_MULTIPART = (
+    b"<R><UploadId>1</UploadId><Bucket>bench</Bucket><Key>key</Key>"
+    b"<Location>here</Location><ETag>&quot;0&quot;</ETag></R>"
+)
 
 
 class _Connection(socketserver.StreamRequestHandler):
@@ -44,21 +49,29 @@ class _Connection(socketserver.StreamRequestHandler):
             self._skip_chunked(scratch)
         else:
             self._skip(int(headers.get("content-length", "0")), scratch)
+        if method == "POST":
+            self._answer(method, len(_MULTIPART), "")
+            self.wfile.write(_MULTIPART)
+            return True
         size = 0
         if method in ("GET", "HEAD"):
             digits = target.partition("?")[0].rpartition("/")[2].partition("_")[0]
             size = int(digits) if digits.isdecimal() else 0
-        self._answer(method, size, "range" in headers)
+        self._answer(method, size, headers.get("range", ""))
         return True
 
-    def _answer(self, method: str, size: int, ranged: bool) -> None:
-        status = "206 Partial Content" if ranged and method == "GET" else "200 OK"
+    def _answer(self, method: str, size: int, wanted: str) -> None:
+        status, about_range = "200 OK", ""
+        if wanted and method == "GET" and size:
+            first, _, last = wanted.partition("=")[2].partition("-")
+            end = min(int(last or size), size - 1)
+            status = "206 Partial Content"
+            about_range = f"Content-Range: bytes {first}-{end}/{size}\r\n"
+            size = end + 1 - int(first)
         head = (
             f'HTTP/1.1 {status}\r\nDate: {formatdate(usegmt=True)}\r\nETag: "0"\r\n'
-            f"Last-Modified: Wed, 01 Jan 2025 00:00:00 GMT\r\nContent-Length: {size}\r\n"
+            f"Last-Modified: Wed, 01 Jan 2025 00:00:00 GMT\r\nContent-Length: {size}\r\n{about_range}"
         )
-        if ranged and method == "GET":
-            head += f"Content-Range: bytes 0-{max(0, size - 1)}/{size}\r\n"
         self.wfile.write(head.encode() + b"\r\n")
         if method == "GET" and size:
             self.wfile.write(_PAYLOAD[:size])

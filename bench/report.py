@@ -1,102 +1,21 @@
-"""Tables of a run, ratios first, and the goals it is held against."""
+"""Tables of a run in Markdown, ratios first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from bench.goals import judge
 from bench.harness import Run, Spread
 from bench.systems import SYSTEMS
 from bench.workloads import WORKLOADS
 
-__all__ = ["GOALS", "Goal", "Verdict", "judge", "render"]
+__all__ = ["render", "table"]
 
 BASE = "ours"
+S3_BASE = "s3-ours"
 COPY = "copy"
 MIB = 1 << 20
-
-Figure = tuple[str, str, str]
-"""system, operation, figure"""
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """A ratio of two medians, and the bound it has to keep."""
-
-    text: str
-    over: Figure
-    under: Figure
-    bound: float
-    at_least: bool
-
-    def is_met_by(self, ratio: float) -> bool:
-        return ratio >= self.bound if self.at_least else ratio <= self.bound
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    workload: str
-    goal: Goal
-    ratio: float | None
-    """None: one of the two was not measured."""
-
-    def __str__(self) -> str:
-        bound = f"{'≥' if self.goal.at_least else '≤'} {self.goal.bound:g}x"
-        if self.ratio is None:
-            return f"{self.workload}: {self.goal.text} {bound}: not measured"
-        word = "met" if self.goal.is_met_by(self.ratio) else "NOT MET"
-        return f"{self.workload}: {self.goal.text} {bound}: {word}, {self.ratio:.2f}x"
-
-
-GOALS = (
-    Goal(
-        "durable save faster than the incumbent's way, which is not flushed",
-        ("incumbent", "save", "wall_s"),
-        (BASE, "save", "wall_s"),
-        3.0,
-        at_least=True,
-    ),
-    Goal(
-        "durable save faster than the incumbent's way with fsync",
-        ("incumbent-fsync", "save", "wall_s"),
-        (BASE, "save", "wall_s"),
-        3.0,
-        at_least=True,
-    ),
-    Goal(
-        "first background save blocks the caller, against a copy of its bytes",
-        ("ours-background", "save", "blocked_s"),
-        (COPY, "save", "blocked_s"),
-        1.5,
-        at_least=False,
-    ),
-    Goal(
-        "second background save blocks the caller, against a copy of its bytes",
-        ("ours-background", "again", "blocked_s"),
-        (COPY, "again", "blocked_s"),
-        1.5,
-        at_least=False,
-    ),
-    Goal(
-        "verified load faster than the incumbent's, which verifies nothing",
-        ("incumbent", "load", "wall_s"),
-        (BASE, "load", "wall_s"),
-        3.0,
-        at_least=True,
-    ),
-)
-GOAL_WORKLOADS = ("torch", "arrays", "bf16")
-"""The goals speak of model states; a counter is bound by one flush, whoever writes it."""
-
-
-def judge(run: Run) -> list[Verdict]:
-    """Every goal for every model workload of the run."""
-    workloads = [name for name in GOAL_WORKLOADS if any(name == workload for workload, _ in run.plan.pairs)]
-    return [
-        Verdict(name, goal, _ratio(run.median(name, *goal.over), run.median(name, *goal.under)))
-        for name in workloads
-        for goal in GOALS
-    ]
 
 
 def _ratio(over: float | None, under: float | None) -> float | None:
@@ -111,8 +30,10 @@ class Column:
 
 def _against(title: str, operation: str, figure: str, base: str) -> Column:
     def cell(run: Run, workload: str, system: str) -> str:
+        against = S3_BASE if SYSTEMS[system].on_s3 and base == BASE else base
         ratio = _ratio(
-            run.median(workload, system, operation, figure), run.median(workload, base, operation, figure)
+            run.median(workload, system, operation, figure),
+            run.median(workload, against, operation, figure),
         )
         return "-" if ratio is None else f"{ratio:.2f}"
 
@@ -145,6 +66,14 @@ def _mebibytes(title: str, operation: str, figure: str) -> Column:
     return Column(title, cell)
 
 
+def _count(title: str, operation: str, figure: str) -> Column:
+    def cell(run: Run, workload: str, system: str) -> str:
+        median = run.median(workload, system, operation, figure)
+        return "-" if median is None else f"{median:.0f}"
+
+    return Column(title, cell)
+
+
 def _range(spread: Spread | None, unit: float, digits: int) -> str:
     if spread is None:
         return "-"
@@ -157,9 +86,10 @@ def _range(spread: Spread | None, unit: float, digits: int) -> str:
 RATIOS = (
     _against(f"save ÷ {BASE}", "save", "wall_s", BASE),
     _against(f"again ÷ {BASE}", "again", "wall_s", BASE),
+    _against(f"later ÷ {BASE}", "later", "wall_s", BASE),
     _against(f"load ÷ {BASE}", "load", "wall_s", BASE),
     _against(f"blocked ÷ {COPY}", "save", "blocked_s", COPY),
-    _against(f"blocked again ÷ {COPY}", "again", "blocked_s", COPY),
+    _against(f"blocked later ÷ {COPY}", "later", "blocked_s", COPY),
     _against(f"CPU of save ÷ {BASE}", "save", "cpu_s", BASE),
     Column("stored ÷ state", _stored_cell),
     _flag("flushed", "durable"),
@@ -170,6 +100,8 @@ FIGURES = (
     _seconds("blocked s", "save", "blocked_s"),
     _seconds("again s", "again", "wall_s"),
     _seconds("blocked again s", "again", "blocked_s"),
+    _seconds("later s", "later", "wall_s"),
+    _seconds("blocked later s", "later", "blocked_s"),
     _seconds("load s", "load", "wall_s"),
 )
 COSTS = (
@@ -178,34 +110,43 @@ COSTS = (
     _mebibytes("peak MiB, save", "save", "peak_bytes"),
     _mebibytes("peak MiB, load", "load", "peak_bytes"),
     _mebibytes("written MiB", "save", "written_bytes"),
+    _count("write calls", "save", "write_calls"),
+    _count("requests, save", "save", "requests"),
+    _count("requests, load", "load", "requests"),
     _mebibytes("stored MiB", "save", "stored_bytes"),
     _mebibytes("stored MiB, again", "again", "stored_bytes"),
+    _mebibytes("stored MiB, later", "later", "stored_bytes"),
 )
 
 
-def _table(run: Run, workload: str, systems: Sequence[str], columns: Sequence[Column]) -> Iterator[str]:
-    rows = [["system", *(column.title for column in columns)]]
-    rows += [[system, *(column.cell(run, workload, system) for column in columns)] for system in systems]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for index, row in enumerate(rows):
-        cells = [
-            row[0].ljust(widths[0]),
-            *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)),
-        ]
+def _rows(run: Run, workload: str, systems: Sequence[str], columns: Sequence[Column]) -> Iterator[str]:
+    rows = [[system, *(column.cell(run, workload, system) for column in columns)] for system in systems]
+    # A column that no system of this run fills says nothing.
+    kept = [i for i in range(len(columns)) if any(row[i + 1] != "-" for row in rows)]
+    return table(
+        ["system", *(columns[i].title for i in kept)], [[row[0], *(row[i + 1] for i in kept)] for row in rows]
+    )
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The lines of a Markdown table: the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in (titles, *rows)) for i in range(len(titles))]
+    ruler = [":" + "-" * (widths[0] + 1), *("-" * (width + 1) + ":" for width in widths[1:])]
+    for index, row in enumerate((titles, *rows)):
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         yield "| " + " | ".join(cells) + " |"
         if index == 0:
-            yield (
-                "|"
-                + "|".join([":" + "-" * (widths[0] + 1), *("-" * (w + 1) + ":" for w in widths[1:])])
-                + "|"
-            )
+            yield "|" + "|".join(ruler) + "|"
 
 
 def render(run: Run) -> str:
     """The run in Markdown: per workload the ratios, the seconds, the costs; then the goals."""
     lines: list[str] = []
     for workload in dict.fromkeys(workload for workload, _ in run.plan.pairs):
-        systems = [name for name in SYSTEMS if (workload, name) in run.plan.pairs]
+        systems = [
+            name for name in SYSTEMS if (workload, name) in run.plan.pairs and name not in run.unavailable
+        ]
         state = run.states.get(workload, {"state_bytes": 0, "n_buffers": 0})
         lines += [
             f"## {workload}: {WORKLOADS[workload].about}",
@@ -214,9 +155,10 @@ def render(run: Run) -> str:
             f"{run.plan.n_rounds} rounds, seed {run.plan.seed}, free memory {run.plan.memory}.",
         ]
         for columns in (RATIOS, FIGURES, COSTS):
-            lines += ["", *_table(run, workload, systems, columns)]
+            lines += ["", *_rows(run, workload, systems, columns)]
         lines.append("")
     notes = [f"- {line}" for line in run.plan.skipped]
+    notes += [f"- system {name} skipped: {reason}" for name, reason in run.unavailable.items()]
     notes += [f"- FAILED {row.workload} {row.system}: {row.reason}" for row in run.failures]
     if notes:
         lines += [*notes, ""]

@@ -14,18 +14,53 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["s3_server"]
+__all__ = ["BUCKET", "CREDENTIALS", "REGION", "S3Server", "n_requests", "s3_server"]
 
-_BUCKET = "bench"
-_KEY, _SECRET = "key-of-the-benchmark", "secret-of-the-benchmark"
+BUCKET = "bench"
+REGION = "us-east-1"
+CREDENTIALS = {
+    "aws_access_key_id": "key-of-the-benchmark",
+    "aws_secret_access_key": "secret-of-the-benchmark",
+}
 _READY_S = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class S3Server:
+    """A running server."""
+
+    endpoint_url: str
+    metrics_url: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment in which Metaflow uses it."""
+        return {
+            "AWS_ACCESS_KEY_ID": CREDENTIALS["aws_access_key_id"],
+            "AWS_SECRET_ACCESS_KEY": CREDENTIALS["aws_secret_access_key"],
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "METAFLOW_S3_ENDPOINT_URL": self.endpoint_url,
+            "METAFLOW_DATASTORE_SYSROOT_S3": f"s3://{BUCKET}/metaflow",
+        }
+
+
+def n_requests(metrics_url: str) -> int | None:
+    """S3 requests that the server got by now; None without a server."""
+    if not metrics_url:
+        return None
+    with urllib.request.urlopen(metrics_url, timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    counts = [line.rpartition(" ")[2] for line in lines if line.startswith("SeaweedFS_s3_request_total{")]
+    return int(sum(map(float, counts)))
+
+
 @contextlib.contextmanager
-def s3_server() -> Iterator[dict[str, str] | None]:
-    """Run a server; give the environment in which Metaflow uses it, or None if there is no ``weed``."""
+def s3_server() -> Iterator[S3Server | None]:
+    """Run a server; None if there is no ``weed``."""
     program = shutil.which(
         "weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     )
@@ -35,31 +70,33 @@ def s3_server() -> Iterator[dict[str, str] | None]:
     with tempfile.TemporaryDirectory(prefix="ckptstore-bench-s3-") as folder:
         identity = {
             "name": "bench",
-            "credentials": [{"accessKey": _KEY, "secretKey": _SECRET}],
+            "credentials": [
+                {
+                    "accessKey": CREDENTIALS["aws_access_key_id"],
+                    "secretKey": CREDENTIALS["aws_secret_access_key"],
+                }
+            ],
             "actions": ["Admin", "Read", "List", "Tagging", "Write"],
         }
         Path(folder, "s3.json").write_text(json.dumps({"identities": [identity]}))
-        port = _free_port()
+        port, metrics_port = _free_port(), _free_port()
         with open(f"{folder}/log", "wb") as log:
             process = subprocess.Popen(
-                _command(program, folder, port), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder
+                _command(program, folder, port, metrics_port),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=folder,
             )
         try:
             _await_answer(process, port, Path(folder, "log"))
-            yield {
-                "AWS_ACCESS_KEY_ID": _KEY,
-                "AWS_SECRET_ACCESS_KEY": _SECRET,
-                "AWS_DEFAULT_REGION": "us-east-1",
-                "AWS_EC2_METADATA_DISABLED": "true",
-                "METAFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-                "METAFLOW_DATASTORE_SYSROOT_S3": f"s3://{_BUCKET}/metaflow",
-            }
+            yield S3Server(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}/metrics")
         finally:
             process.kill()
             process.wait()
 
 
-def _command(program: str, folder: str, port: int) -> list[str]:
+def _command(program: str, folder: str, port: int, metrics_port: int) -> list[str]:
     others = {name: _free_port() for name in ("master", "volume", "filer", "admin")}
     return [
         program,
@@ -69,9 +106,10 @@ def _command(program: str, folder: str, port: int) -> list[str]:
         "-ip=127.0.0.1",
         "-ip.bind=127.0.0.1",
         f"-s3.port={port}",
+        f"-metricsPort={metrics_port}",
         *(f"-{name}.port={other}" for name, other in others.items()),
         f"-s3.config={folder}/s3.json",
-        f"-bucket={_BUCKET}",
+        f"-bucket={BUCKET}",
         "-master.telemetry=false",
         "-admin.ui=false",
         "-webdav=false",
@@ -95,7 +133,7 @@ def _await_answer(process: subprocess.Popen[bytes], port: int, log: Path) -> Non
     until_s = time.monotonic() + _READY_S
     while time.monotonic() < until_s and process.poll() is None:
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/{_BUCKET}", timeout=5).close()
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/{BUCKET}", timeout=5).close()
         except urllib.error.HTTPError as answer:
             if answer.code == 403:  # it is there, and asks who we are
                 return

@@ -1,81 +1,169 @@
-"""The contestants by name. `ours`, the first, is what ratios are taken against."""
+"""The contestants by name. `ours`, the first, is what ratios are taken against; so is `s3-ours` on S3."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
-from bench.systems.base import System, SystemSpec
+from bench.systems.array_formats import Orbax, Zarr
+from bench.systems.base import System, SystemSpec, Unavailable
 from bench.systems.files import Pickle, TorchSave
+from bench.systems.flat import Flat, Format
+from bench.systems.flushed import Flushed
 from bench.systems.incumbent import Incumbent
-from bench.systems.limits import DiskLimit, MemoryCopy
+from bench.systems.limits import DiskLimit, Hashing, MemoryCopy
 from bench.systems.ours import Ours
+from bench.systems.remote import S3Files, S3Ours
+from bench.systems.torch_formats import DistributedCheckpoint, Safetensors, TorchSnapshot
 
-__all__ = ["SYSTEMS", "System", "SystemSpec"]
+__all__ = ["SYSTEMS", "System", "SystemSpec", "Unavailable"]
 
-SYSTEMS: Mapping[str, SystemSpec] = {
-    spec.name: spec
-    for spec in (
-        SystemSpec("ours", "wait=True, durable, byte planes", Ours, durable=True, verified=True),
-        SystemSpec(
-            "ours-background",
-            "wait=False, durable, byte planes",
-            partial(Ours, background=True),
-            durable=True,
-            verified=True,
-        ),
-        SystemSpec(
-            "ours-raw", "wait=True, durable, raw", partial(Ours, codec="raw"), durable=True, verified=True
-        ),
-        SystemSpec(
-            "ours-raw-background",
-            "wait=False, durable, raw",
-            partial(Ours, background=True, codec="raw"),
-            durable=True,
-            verified=True,
-        ),
-        SystemSpec(
-            "ours-os",
-            "wait=True, page cache, byte planes",
-            partial(Ours, durability="os"),
-            durable=False,
-            verified=True,
-        ),
-        SystemSpec(
-            "ours-raw-os",
-            "wait=True, page cache, raw",
-            partial(Ours, codec="raw", durability="os"),
-            durable=False,
-            verified=True,
-        ),
-        SystemSpec(
-            "torch",
-            "torch.save / load, page cache",
-            TorchSave,
-            durable=False,
-            needs=("torch",),
-            torch_only=True,
-        ),
-        SystemSpec(
-            "torch-fsync",
-            "torch.save + fsync",
-            partial(TorchSave, flush=True),
-            durable=True,
-            needs=("torch",),
-            torch_only=True,
-        ),
-        SystemSpec("pickle", "pickle 5 to a file, page cache", Pickle, durable=False),
-        SystemSpec("pickle-fsync", "pickle 5 to a file + fsync", partial(Pickle, flush=True), durable=True),
-        SystemSpec("incumbent", "metaflow-checkpoint's implicit mode, page cache", Incumbent, durable=False),
-        SystemSpec(
-            "incumbent-fsync",
-            "the same + fsync of the datastore",
-            partial(Incumbent, flush=True),
-            durable=True,
-        ),
-        SystemSpec(
-            "copy", "the bytes into warm memory", MemoryCopy, durable=False, loads=False, reference=True
-        ),
-        SystemSpec("disk", "plain write + fdatasync; plain read", DiskLimit, durable=True, reference=True),
+
+def _ours(name: str, about: str, **arguments: Any) -> SystemSpec:
+    return SystemSpec(
+        name,
+        f"CheckpointStore, {about}",
+        partial(Ours, **arguments),
+        durable=arguments.get("durability") != "os",
+        verified=True,
+        background=arguments.get("background", False),
     )
-}
+
+
+def _with_fsync(spec: SystemSpec) -> tuple[SystemSpec, SystemSpec]:
+    """The peer as it is, which flushes nothing, and the same with what it lacks."""
+    return spec, SystemSpec(
+        f"{spec.name}-fsync",
+        f"{spec.about} + fsync",
+        partial(Flushed, make=spec.make),
+        durable=True,
+        needs=spec.needs,
+        torch_only=spec.torch_only,
+        tensors_only=spec.tensors_only,
+        background=spec.background,
+    )
+
+
+def _flat(
+    name: str,
+    about: str,
+    make: Callable[[], Format],
+    *needs: str,
+    durable: bool = False,
+    background: bool = False,
+    torch_only: bool = True,
+) -> SystemSpec:
+    return SystemSpec(
+        name,
+        about,
+        partial(Flat, make=make),
+        durable=durable,
+        needs=needs,
+        torch_only=torch_only,
+        tensors_only=True,
+        background=background,
+    )
+
+
+def _on_s3(name: str, about: str, client: str, *needs: str, torch_only: bool = False) -> SystemSpec:
+    return SystemSpec(
+        name,
+        about,
+        partial(S3Files, client=client, use_torch=torch_only),
+        durable=True,
+        needs=("boto3", *needs, *(("torch",) if torch_only else ())),
+        torch_only=torch_only,
+        on_s3=True,
+    )
+
+
+def _ours_on_s3(name: str, about: str, **arguments: Any) -> SystemSpec:
+    return SystemSpec(
+        name,
+        f"CheckpointStore, {about}",
+        partial(S3Ours, **arguments),
+        durable=True,
+        verified=True,
+        needs=("aiobotocore", "boto3"),
+        on_s3=True,
+        background=arguments.get("background", False),
+    )
+
+
+_LOCAL = (
+    _ours("ours", "as it is by default"),
+    _ours("ours-background", "wait=False", background=True),
+    _ours("ours-reserved", "wait=False, its memory reserved before", background=True, reserve=True),
+    _ours("ours-planes", "codec='planes'", codec="planes"),
+    _ours("ours-planes-background", "codec='planes', wait=False", codec="planes", background=True),
+    _ours("ours-raw", "codec='raw'", codec="raw"),
+    _ours("ours-raw-background", "codec='raw', wait=False", codec="raw", background=True),
+    _ours("ours-os", "durability='os'", durability="os"),
+    _ours("ours-raw-os", "codec='raw', durability='os'", codec="raw", durability="os"),
+    *_with_fsync(SystemSpec("torch", "torch.save / load", TorchSave, needs=("torch",), torch_only=True)),
+    SystemSpec(
+        "torch-mmap",
+        "torch.save / load(mmap=True), which reads when it is touched",
+        partial(TorchSave, mmap=True),
+        needs=("torch",),
+        torch_only=True,
+    ),
+    *_with_fsync(SystemSpec("pickle", "pickle 5 to a file", Pickle)),
+    *_with_fsync(
+        _flat(
+            "safetensors",
+            "save_file / load_file, which maps, and a pickle of the rest",
+            Safetensors,
+            "safetensors",
+            torch_only=False,
+        )
+    ),
+    _flat(
+        "dcp", "torch.distributed.checkpoint save, it fsyncs", DistributedCheckpoint, "torch", durable=True
+    ),
+    _flat(
+        "dcp-async",
+        "torch.distributed.checkpoint async_save, it fsyncs",
+        partial(DistributedCheckpoint, background=True),
+        "torch",
+        durable=True,
+        background=True,
+    ),
+    *_with_fsync(_flat("torchsnapshot", "Snapshot.take", TorchSnapshot, "torch", "torchsnapshot")),
+    _flat(
+        "torchsnapshot-async",
+        "Snapshot.async_take",
+        partial(TorchSnapshot, background=True),
+        "torch",
+        "torchsnapshot",
+        background=True,
+    ),
+    *_with_fsync(
+        _flat(
+            "orbax",
+            "StandardCheckpointer, which saves in the background",
+            Orbax,
+            "jax",
+            "orbax.checkpoint",
+            background=True,
+            torch_only=False,
+        )
+    ),
+    _flat("zarr", "a group of arrays, its defaults", Zarr, "zarr", torch_only=False),
+    *_with_fsync(SystemSpec("incumbent", "metaflow-checkpoint's implicit mode", Incumbent)),
+    SystemSpec("copy", "the bytes into warm memory", MemoryCopy, loads=False, reference=True),
+    SystemSpec("hash", "BLAKE3 of the bytes, all cores", Hashing, loads=False, reference=True),
+    SystemSpec("disk", "plain write + fdatasync; plain read", DiskLimit, durable=True, reference=True),
+)
+_REMOTE = (
+    _ours_on_s3("s3-ours", "as it is by default"),
+    _ours_on_s3("s3-ours-background", "wait=False", background=True),
+    _ours_on_s3("s3-ours-raw", "codec='raw'", codec="raw"),
+    _on_s3("s3-torch-boto3", "torch.save to a file, boto3's upload_file", "boto3", torch_only=True),
+    _on_s3("s3-torch-s5cmd", "torch.save to a file, s5cmd cp", "s5cmd", torch_only=True),
+    _on_s3("s3-torch-obstore", "torch.save to a file, obstore.put", "obstore", "obstore", torch_only=True),
+    _on_s3("s3-pickle-boto3", "pickle 5 to a file, boto3's upload_file", "boto3"),
+    _on_s3("s3-pickle-metaflow", "pickle 5 to a file, Metaflow's put_files", "metaflow", "metaflow"),
+)
+SYSTEMS: Mapping[str, SystemSpec] = {spec.name: spec for spec in (*_LOCAL, *_REMOTE)}

@@ -6,9 +6,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.workloads import Values
+from bench.workloads.compare import Values
 
-__all__ = ["System", "SystemSpec", "flush_directory"]
+__all__ = ["System", "SystemSpec", "Unavailable", "flush"]
+
+
+class Unavailable(Exception):  # noqa: N818 - no error: the system is skipped, with this reason
+    """This system cannot run here."""
 
 
 class System:
@@ -29,6 +33,10 @@ class System:
         """Saves; returns when the caller may go on and change its state."""
         raise NotImplementedError
 
+    def is_settled(self) -> bool:
+        """Whether the last save is done, without waiting."""
+        return True
+
     def settle(self) -> None:
         """Returns when the last save is done."""
 
@@ -41,6 +49,14 @@ class System:
 
     def close(self) -> None:
         """Lets go of everything; files stay."""
+
+    def stored_bytes(self) -> int:
+        """Sizes of all that is stored by now."""
+        return sum(
+            os.lstat(os.path.join(folder, name)).st_size
+            for folder, _, names in os.walk(self.directory)
+            for name in names
+        )
 
     def new_path(self, suffix: str) -> str:
         """A path for the next save: a checkpoint is never written over another."""
@@ -57,8 +73,9 @@ class SystemSpec:
 
     name: str
     about: str
-    make: Callable[[str], System]
-    durable: bool
+    make: Callable[..., System]
+    """Takes the directory; a system on S3 also the ``endpoint_url``."""
+    durable: bool = False
     """A save that is done survives a power cut."""
     verified: bool = False
     """A load checks every byte."""
@@ -66,13 +83,19 @@ class SystemSpec:
     """Packages without which it is skipped."""
     torch_only: bool = False
     """Runs on workloads of torch tensors only."""
+    tensors_only: bool = False
+    """Runs on workloads of tensors or arrays only."""
     loads: bool = True
+    on_s3: bool = False
+    """Runs against an S3 server, not on the local disk."""
+    background: bool = False
+    """A save gives the caller its thread back before it is done."""
     reference: bool = False
     """A physical limit, not a way to keep checkpoints."""
 
 
-def flush_directory(path: str) -> None:
-    """Makes new names in the directory `path` durable."""
+def flush(path: str) -> None:
+    """Makes a file's bytes, or a directory's names, durable, whichever descriptor wrote them."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

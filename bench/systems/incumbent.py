@@ -8,8 +8,8 @@ import pickle
 import shutil
 import tempfile
 
-from bench.systems.base import System, flush_directory
-from bench.workloads import Values
+from bench.systems.base import System
+from bench.workloads.compare import Values
 
 __all__ = ["Incumbent"]
 
@@ -26,8 +26,7 @@ class Incumbent(System):
     then copies file by file into the datastore with `shutil.copy`; four small
     JSON records about the checkpoint follow, each through a temporary file and
     a rename, and the temporary directory is removed. Nothing is flushed to the
-    disk; `flush` adds an fsync of every file in the datastore, which the
-    incumbent has no option for, so that durable is compared with durable.
+    disk, and it has no option for it.
 
     Load: the datastore's files are symlinked into a temporary directory, each
     is read whole and unpickled. Nothing is verified.
@@ -35,10 +34,6 @@ class Incumbent(System):
     Left out, all in its favour: the resolution of keys, the lineage and card
     records, and its own threads.
     """
-
-    def __init__(self, directory: str, *, flush: bool = False) -> None:
-        super().__init__(directory)
-        self._flush = flush
 
     def save(self, values: Values) -> None:
         target = self.new_path("")
@@ -55,8 +50,6 @@ class Incumbent(System):
             for name in os.listdir(staging):
                 shutil.copy(os.path.join(staging, name), os.path.join(target, name))
         self._write_records(fields)
-        if self._flush:
-            self._flush_all(target)
 
     def load(self) -> Values:
         source = self.last_path("")
@@ -88,11 +81,3 @@ class Incumbent(System):
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(record)
             os.rename(temporary, path)
-
-    def _flush_all(self, target: str) -> None:
-        files = [os.path.join(target, name) for name in os.listdir(target)]
-        for path in files + self._record_paths():
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
-        for folder in {target, self.directory, *map(os.path.dirname, self._record_paths())}:
-            flush_directory(folder)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from blake3 import blake3
 
 from bench.systems.base import System
-from bench.workloads import Values, raw_buffers
+from bench.workloads.compare import Values, raw_buffers
 
-__all__ = ["DiskLimit", "MemoryCopy"]
+__all__ = ["DiskLimit", "Hashing", "MemoryCopy"]
 
 WRITE_BYTES = 1 << 20
+HASHED_BYTES = 8 << 20
 
 
 class MemoryCopy(System):
@@ -29,6 +32,26 @@ class MemoryCopy(System):
     def save(self, values: Values) -> None:
         for target, source in self._copies:
             target[:] = source
+
+
+class Hashing(System):
+    """BLAKE3 of all bytes, a call per 8 MiB, on all cores: the least that a look for changes costs."""
+
+    def prepare(self, values: Values) -> None:
+        self._pieces = [
+            buffer[start : start + HASHED_BYTES]
+            for buffer in raw_buffers(values)
+            for start in range(0, buffer.nbytes, HASHED_BYTES)
+        ]
+        self._pool = ThreadPoolExecutor(os.cpu_count())
+        list(self._pool.map(hash, range(64)))
+
+    def save(self, values: Values) -> None:
+        for _ in self._pool.map(lambda piece: blake3(piece).digest(), self._pieces):
+            pass
+
+    def close(self) -> None:
+        self._pool.shutdown()
 
 
 class DiskLimit(System):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any
 
 import ckptstore
-from bench.systems.base import System
-from bench.workloads import Values
+from bench.systems.base import System, Unavailable
+from bench.workloads.compare import Values, raw_buffers
+from ckptstore.errors import ConfigError
 
 __all__ = ["Ours"]
 
@@ -14,27 +15,48 @@ COLLECTION = "bench/run"
 
 
 class Ours(System):
-    """`CheckpointStore` on a local directory; `background` saves with ``wait=False``."""
+    """`CheckpointStore` on a local directory, or at a `url`; `background` saves with ``wait=False``.
+
+    `reserve` has the memory of background saves made ready, outside the timing.
+    `config` are options of `StoreConfig`, the defaults but for them.
+    """
 
     def __init__(
         self,
         directory: str,
         *,
         background: bool = False,
-        codec: Literal["planes", "raw"] = "planes",
-        durability: Literal["full", "os"] = "full",
+        reserve: bool = False,
+        url: str | None = None,
+        options: dict[str, Any] | None = None,
+        **config: Any,
     ) -> None:
         super().__init__(directory)
         self._background = background
-        self._config = ckptstore.StoreConfig(codec=codec, durability=durability)
-        self._store = ckptstore.CheckpointStore.open(directory, config=self._config)
+        self._reserve = reserve
+        try:
+            self._config = ckptstore.StoreConfig(**config)
+        except ConfigError as error:
+            raise Unavailable(f"this version does not know it: {error}") from error
+        if reserve and not hasattr(ckptstore.CheckpointStore, "reserve"):
+            raise Unavailable("this version reserves no memory")
+        self._url = url or directory
+        self._options = options or {}
+        self._store = self._open()
         self._pending: ckptstore.PendingSave | None = None
+
+    def prepare(self, values: Values) -> None:
+        if self._reserve:
+            self._store.reserve(sum(buffer.nbytes for buffer in raw_buffers(values)))
 
     def save(self, values: Values) -> None:
         if self._background:
             self._pending = self._store.save(COLLECTION, values, wait=False)
         else:
             self._store.save(COLLECTION, values)
+
+    def is_settled(self) -> bool:
+        return self._pending is None or self._pending.done()
 
     def settle(self) -> None:
         if self._pending is not None:
@@ -43,10 +65,13 @@ class Ours(System):
 
     def reopen(self) -> None:
         self._store.close()
-        self._store = ckptstore.CheckpointStore.open(self.directory, config=self._config)
+        self._store = self._open()
 
     def load(self) -> Values:
         return self._store.load(COLLECTION, trusted=True)
 
     def close(self) -> None:
         self._store.close()
+
+    def _open(self) -> ckptstore.CheckpointStore:
+        return ckptstore.CheckpointStore.open(self._url, config=self._config, **self._options)

@@ -1,0 +1,83 @@
+"""What a state's bytes are, and whether two states are the same."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Values", "is_tensor", "raw_buffers", "same"]
+
+Values = dict[str, Any]
+
+
+def is_tensor(value: object) -> bool:
+    """Whether it is a torch.Tensor, without importing torch."""
+    return type(value).__module__ == "torch" and type(value).__name__ == "Tensor"
+
+
+def _tensor_bytes(tensor: Any) -> memoryview:
+    torch: Any = importlib.import_module("torch")
+    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+
+
+def raw_buffers(values: Values) -> list[memoryview]:
+    """The bytes of the state without a copy of the large ones: what any system has to move.
+
+    Tensors and arrays as they lie in memory; all else as pickle 5 writes it,
+    its out-of-band buffers (a frame's columns) apart.
+    """
+    buffers: list[memoryview] = []
+    rest: list[object] = []
+
+    def walk(value: object) -> None:
+        if isinstance(value, dict):
+            for item in value.values():
+                walk(item)
+        elif is_tensor(value):
+            buffers.append(_tensor_bytes(value))
+        elif isinstance(value, np.ndarray) and value.dtype != object:
+            buffers.append(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
+        else:
+            rest.append(value)
+
+    walk(values)
+    out_of_band: list[pickle.PickleBuffer] = []
+    stream = pickle.dumps(rest, protocol=5, buffer_callback=out_of_band.append)
+    buffers.append(memoryview(stream))
+    buffers.extend(buffer.raw() for buffer in out_of_band)
+    return [buffer for buffer in buffers if buffer.nbytes]
+
+
+def _pairs(first: Any, second: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(first, dict):
+        return zip(first.values(), second.values(), strict=True)
+    return zip(first, second, strict=True)
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two states are equal: types, dtypes, keys in order, and every bit of every array."""
+    if type(first) is not type(second):
+        return False
+    if is_tensor(first):
+        return (
+            first.dtype == second.dtype
+            and first.shape == second.shape
+            and _tensor_bytes(first) == _tensor_bytes(second)
+        )
+    if isinstance(first, np.ndarray):
+        return (
+            first.dtype == second.dtype
+            and first.shape == second.shape
+            and bool(np.array_equal(first.view(np.uint8), second.view(np.uint8)))
+        )
+    if isinstance(first, dict) and list(first) != list(second):
+        return False
+    if isinstance(first, dict | list | tuple):
+        return len(first) == len(second) and all(same(a, b) for a, b in _pairs(first, second))
+    if hasattr(first, "equals"):
+        return bool(first.equals(second))
+    return bool(first == second)
