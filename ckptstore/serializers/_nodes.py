@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ckptstore.serializers.pickling import Unit
     from ckptstore.serializers.registry import Registry
 
-__all__ = ["FREE", "Node", "Types", "is_short"]
+__all__ = ["FREE", "Node", "Types", "Verdicts", "is_short"]
 
 FREE = frozenset({type(None), bool, float})
 """Types that always stand for themselves in a graph."""
@@ -119,17 +119,6 @@ _STDLIB_VALUES = frozenset(
 )
 
 
-class _Verdicts(dict[type[Any], "str | None"]):
-    """Asks once for each type; what is known costs no call."""
-
-    def __init__(self, judge: Callable[[type[Any]], str | None]) -> None:
-        self._judge = judge
-
-    def __missing__(self, kind: type[Any]) -> str | None:
-        verdict = self[kind] = self._judge(kind)
-        return verdict
-
-
 class Types:
     """The tag of every type met in one dump; numpy and torch count only if something imported them."""
 
@@ -137,12 +126,6 @@ class Types:
         self._tags: dict[type[Any], str] = dict(_EXACT)
         for cls in registry.types():
             self._tags[cls] = "custom"
-        self.inside_pickle = _Verdicts(self._judge)
-        """By type, what to do with an object that a pickle reaches.
-
-        None leaves it alone; ``leaf`` is always a node; ``watch`` becomes one
-        if it is shared; ``keep`` stays outside only if it is a node already.
-        """
 
     def tag(self, kind: type[Any]) -> str:
         """Return the tag of a type; arrays, scalars, dtypes and tensors may still turn out to need a pickle."""
@@ -151,16 +134,33 @@ class Types:
             tag = self._tags[kind] = _foreign_tag(kind)
         return tag
 
+
+class Verdicts(dict[type[Any], "str | None"]):
+    """By type, what to do with an object that a pickle reaches.
+
+    None leaves it alone; ``leaf`` is always a node; ``watch`` becomes one if it
+    is shared; ``keep`` stays outside only if it is a node already. A pickler
+    asks for every object: what is known costs no call.
+    """
+
+    def __init__(self, types: Types) -> None:
+        self._types = types
+
+    def __missing__(self, kind: type[Any]) -> str | None:
+        verdict = self[kind] = self._judge(kind)
+        return verdict
+
     def _judge(self, kind: type[Any]) -> str | None:
         if kind is tuple or kind is frozenset:
             return "keep"
-        if kind in FREE or self.tag(kind) in _VALUES:
+        tag = self._types.tag(kind)
+        if kind in FREE or tag in _VALUES:
             return None
         if issubclass(kind, (type, enum.Enum)) or kind in (FunctionType, BuiltinFunctionType):
             return None
         if (kind.__module__, kind.__name__) in _STDLIB_VALUES:
             return None
-        return "leaf" if self.tag(kind) in ("array", "tensor", "storage", "custom") else "watch"
+        return "leaf" if tag in ("array", "tensor", "storage", "custom") else "watch"
 
 
 def _foreign_tag(kind: type[Any]) -> str:

@@ -53,6 +53,7 @@ class Pickles:
         self._rows: deque[deque[Node]] = deque()
         self._queue: deque[Unit] = deque()
         self._join: list[tuple[Node, Node]] = []
+        self._units: list[Unit] = []
         self.n_units = 0
         self.has_links = False
         """Whether a pickle refers to anything but arrays and tensors, so that cycles are possible."""
@@ -100,6 +101,14 @@ class Pickles:
         """Put the pickles of two nodes into one, later."""
         self._join.append((one, other))
 
+    def close(self) -> None:
+        """Let go of all that the pickles hold."""
+        for unit in self._units:
+            unit.close()
+        self._units.clear()
+        self.owners.clear()
+        del self.walk
+
     def work(self) -> bool:
         """Do what comes next; return False if there was nothing to do."""
         if self._waiting:
@@ -107,7 +116,9 @@ class Pickles:
         if self._rows:
             # All rows come before anything is made again: what they share with it is found once.
             row = self._rows.popleft()
-            self._pickle_row(Unit(self.walk.make("pickle", None, row[0].where), [], [], in_row=True), row)
+            self._pickle_row(
+                self._unit(self.walk.make("pickle", None, row[0].where), [], [], in_row=True), row
+            )
         elif self._queue:
             self._pickle(self._queue.popleft())
         elif self._join:
@@ -139,7 +150,7 @@ class Pickles:
             member.kids = [node]
             member.items = ()
             member.encoded = None
-        unit = node.unit = Unit(node, ordered, roots)
+        unit = node.unit = self._unit(node, ordered, roots)
         for member in ordered:
             member.unit = unit
         self._enqueue(unit)
@@ -168,8 +179,13 @@ class Pickles:
         node.tag = "pickle"
         node.encoded = None
         node.kids = ()
-        node.unit = Unit(node, [node], [node])
+        node.unit = self._unit(node, [node], [node])
         self._enqueue(node.unit)
+
+    def _unit(self, node: Node, members: list[Node], roots: list[Node], *, in_row: bool = False) -> Unit:
+        unit = Unit(node, members, roots, in_row=in_row)
+        self._units.append(unit)
+        return unit
 
     def _enqueue(self, unit: Unit) -> None:
         if not unit.queued:
@@ -273,7 +289,7 @@ class Pickles:
 
     def _outside(self, obj: Any) -> bool:
         """Whether an object stays outside every pickle."""
-        return id(obj) in self.walk.known or self.walk.types.inside_pickle[type(obj)] == "leaf"
+        return id(obj) in self.walk.known or self.walk.verdicts[type(obj)] == "leaf"
 
     def _join_pending(self) -> None:
         pending, self._join = self._join, []
@@ -312,7 +328,7 @@ class _Run:
         """Return what a pickler asks about every object."""
         pickles, unit, inside = self._pickles, self._unit, self.inside
         walk, owners = pickles.walk, pickles.owners
-        verdicts, known = walk.types.inside_pickle, walk.known
+        verdicts, known = walk.verdicts, walk.known
         claim = unit.claims.append
 
         def persistent_id(obj: Any) -> int | None:

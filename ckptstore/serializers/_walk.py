@@ -15,7 +15,7 @@ from ckptstore.config import Limits
 from ckptstore.errors import LimitExceededError
 from ckptstore.serializers import arrays, tensors
 from ckptstore.serializers._blame import custom_failed
-from ckptstore.serializers._nodes import FREE, Node, Types, is_short
+from ckptstore.serializers._nodes import FREE, Node, Types, Verdicts, is_short
 from ckptstore.serializers._pickles import Pickles
 from ckptstore.serializers._sets import stable
 from ckptstore.serializers.registry import Registry
@@ -34,6 +34,7 @@ class Walk:
         self._limits = limits
         self._registry = registry
         self.types = Types(registry)
+        self.verdicts = Verdicts(self.types)
         self._dtypes = arrays.Dtypes()
         self.known: dict[int, Node] = {}
         self._todo: list[Node] = []
@@ -59,6 +60,11 @@ class Walk:
                 self._expand(self._todo.pop())
             more = self.pickles.work()
 
+    def close(self) -> None:
+        """Let go of the values: what a dump made of them refers to itself, and would keep them for the collector."""
+        self.known.clear()
+        self.pickles.close()
+
     def add(self, value: Any, where: frozenset[int]) -> Node:
         """Make an object that a pickle of fields ``where`` reached a node."""
         self._where = where
@@ -81,7 +87,8 @@ class Walk:
 
     def _add(self, value: Any) -> Node:
         """Make ``value`` a node; a pickle that already holds it has to be made again without it."""
-        self.pickles.cut_out(value)
+        if id(value) in self.pickles.owners:
+            self.pickles.cut_out(value)
         tag = self.types.tag(type(value))
         if tag == "odict" and not all(type(name) is str and is_short(name) for name in vars(value)):
             tag = "pickle"  # Names that a graph has no place for.

@@ -65,10 +65,13 @@ def _dump(values: Mapping[str, object], limits: Limits, registry: Registry) -> l
     encode = _Encoder(names)
     dumped: list[DumpedField] = []
     lister = LeafLister()
+    has_leaves = False
     for at, name in enumerate(names):
         root = walk.roots[name]
         graph = _msgpack.pack([encode.value(root, at), [encode.node(node) for node in fields[at]]])
         pickled, imported = _pickles(root) if walk.pickles.n_units else (False, [])
+        # A field also lists what it shares with those before it.
+        has_leaves = has_leaves or any(node.tag in ("array", "tensor") for node in fields[at])
         dumped.append(
             DumpedField(
                 name=name,
@@ -76,10 +79,11 @@ def _dump(values: Mapping[str, object], limits: Limits, registry: Registry) -> l
                 kind="pickle" if pickled else "tree",
                 graph=graph,
                 blocks=[region.block() for region in regions[at]],
-                leaves=lister.leaves(root, at),
+                leaves=lister.leaves(root, at) if has_leaves else [],
                 globals=imported,
             )
         )
+    walk.close()
     return dumped
 
 
@@ -130,19 +134,24 @@ def _number(roots: Mapping[str, Any], limits: Limits) -> list[list[Node]]:
     return fields
 
 
+_PAYLOADS = frozenset({"str", "bytes", "int", "bytearray"})
+
+
 def _assign_blocks(fields: list[list[Node]]) -> list[list[Region]]:
     """Join the memory of all nodes, and number its blocks in the field that meets them first."""
     for nodes in fields:
         for node in nodes:
-            if node.tag in ("str", "bytes", "int", "bytearray"):
+            tag = node.tag
+            if tag in _PAYLOADS:
                 node.region = _payload(_bytes_of(node))
-            elif node.tag == "pickle" and node.unit is not None:
+            elif tag == "pickle" and node.unit is not None:
                 node.region = _payload(node.unit.stream)
                 node.extents = [_buffer_extent(*buffer) for buffer in node.unit.buffers]
     memory.join(
         extent
         for nodes in fields
         for node in nodes
+        if node.extents
         for extent in node.extents
         if extent is not None and extent.region is None
     )
@@ -150,6 +159,8 @@ def _assign_blocks(fields: list[list[Node]]) -> list[list[Region]]:
     for at, nodes in enumerate(fields):
         mine: list[Region] = []
         for node in nodes:
+            if node.region is None and not node.extents:
+                continue
             met = [node.region, *(extent.region for extent in node.extents if extent is not None)]
             for region in met:
                 if region is not None and region.field < 0:
@@ -187,6 +198,9 @@ def _buffer_extent(raw: memoryview, readonly: bool) -> Extent | None:
     return extent
 
 
+_PLAIN = frozenset({"list", "tuple", "set", "frozenset", "dict"})
+
+
 class _Encoder:
     """Turns nodes into msgpack values."""
 
@@ -203,8 +217,11 @@ class _Encoder:
         """Return one node."""
         tag = node.tag
         value = node.value
-        if tag in ("list", "tuple", "set", "frozenset", "dict"):
+        if tag in _PLAIN:
             return [tag, self._values(node.items, node)]
+        if tag == "member":
+            assert node.unit is not None
+            return [tag, self.value(node.unit.node, node.field), node.encoded]
         if tag == "odict":
             return [tag, self._values(node.items, node), self._values(node.encoded, node)]
         if tag == "array":
@@ -215,9 +232,6 @@ class _Encoder:
             return tensors.encode_tensor(value, extent, self._block(extent, node.field))
         if tag == "pickle":
             return self._pickle(node)
-        if tag == "member":
-            assert node.unit is not None
-            return [tag, self.value(node.unit.node, node.field), node.encoded]
         if tag == "scalar":
             scalar: list[Any] = node.encoded
             return scalar
@@ -246,7 +260,14 @@ class _Encoder:
         if not node.kids:
             return items
         at = node.field
-        return [item if type(item) is not Node else self.value(item, at) for item in items]
+        return [
+            item
+            if type(item) is not Node
+            else [item.index]
+            if item.field == at
+            else [self._names[item.field], item.index]
+            for item in items
+        ]
 
     def _block(self, extent: Extent | None, at: int) -> Any:
         if extent is None or extent.region is None:
@@ -283,5 +304,9 @@ def _pickles(root: Any) -> tuple[bool, list[str]]:
         if node.tag == "pickle" and node.unit is not None:
             pickled = True
             names.update(node.unit.names)
-        stack.extend(node.kids)
+        for kid in node.kids:
+            if kid.tag == "member":
+                (kid,) = kid.kids
+            if (kid.kids or kid.tag == "pickle") and id(kid) not in seen:
+                stack.append(kid)
     return pickled, sorted(names)

@@ -67,6 +67,11 @@ class Unit:
             node.encoded = len(self.roots)
         self.roots.append(node)
 
+    def close(self) -> None:
+        """Let go of the objects."""
+        self.members, self.roots, self.refs, self.claims, self.buffers = [], [], [], [], []
+        self.node.unit = None
+
     def weight(self, n_refs: int, n_buffers: int) -> int:
         """Return the bytes of the arrays, tensors and buffers outside, but for the first so many."""
         n_bytes = sum(raw.nbytes for raw, _ in self.buffers[n_buffers:])

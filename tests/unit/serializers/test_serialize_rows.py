@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copyreg
+import gc
 import itertools
 import pickle
 import random
 import threading
+import weakref
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -304,3 +306,17 @@ def test_a_row_that_shares_other_things_each_time_comes_back_whole() -> None:
         pool += restless[:3]
         back = trip({"a": restless[:5], "b": restless[5:], "c": pool[:2]})
         assert all(len(one.parts) == 2 for one in back["a"] + back["b"])
+
+
+def test_a_dump_leaves_nothing_that_only_the_collector_could_free() -> None:
+    shared = Other(n=1)
+    values = {"v": [Thing(w=np.zeros(3), shared=shared) for _ in range(10)], "one": Thing(shared=shared)}
+    gone = [weakref.ref(thing) for thing in [*values["v"], values["one"], shared]]  # type: ignore[misc]
+    gc.disable()
+    try:
+        fields = dumped(values)
+        del values, shared
+        assert [ref() for ref in gone] == [None] * 12
+        assert fields["v"].leaves
+    finally:
+        gc.enable()
