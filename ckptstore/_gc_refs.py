@@ -52,9 +52,6 @@ class ChunkSet:
             self._open = frozenset(_entries(self._shards[digest[0]]))
         return digest + nonce in self._open
 
-    def __len__(self) -> int:
-        return sum(len(set(_entries(shard))) for shard in self._shards)
-
 
 class GarbageChunk(NamedTuple):
     """One chunk that nobody needs."""

@@ -9,7 +9,7 @@ import pytest
 from streams import args, called, data, load, made, name, state, stream, text
 
 from ckptstore.errors import CheckpointStoreError, FormatError, UntrustedPickleError
-from ckptstore.serializers import Allowlist, _safe_torch
+from ckptstore.serializers import Allowlist, _allowlist, _safe_torch
 from ckptstore.serializers._rules import ABSENT, resolve, shown
 
 U4 = state(
@@ -262,9 +262,7 @@ def test_names_are_shown_in_a_way_that_can_be_printed() -> None:
 
 
 def test_a_missing_package_is_told_with_the_field(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(
-        Allowlist.__init__.__globals__["_NAMES"], ("gone", "Class"), lambda m, n: resolve(m, n)
-    )
+    monkeypatch.setitem(_allowlist._NAMES, ("gone", "Class"), lambda m, n: resolve(m, n))
     with pytest.raises(CheckpointStoreError, match=r"field 'field': gone\.Class cannot be imported"):
         load(stream(name("gone", "Class")))
 
