@@ -12,6 +12,7 @@ from ckptstore.serializers import arrays
 from ckptstore.serializers._allowlist import Allowlist
 from ckptstore.serializers._check import FieldGraph, Ref
 from ckptstore.serializers._nesting import Chains, KeyWork
+from ckptstore.serializers._rules import Work
 from ckptstore.serializers._unpickler import load_allowed
 from ckptstore.serializers.dtypes import rebuild
 from ckptstore.serializers.pickling import load_unit
@@ -45,6 +46,7 @@ class Builder:
         self._limits = limits
         self._keys = KeyWork(4 * limits.max_nodes)
         self._chains = Chains()
+        self._work = Work()
         self._tensors: TensorBuilder | None = None
         self._values: dict[Ref, Any] = {}
         self._done: set[Ref] = set()
@@ -57,8 +59,6 @@ class Builder:
             self._build(ref)
         return self._value(graph.root, field)
 
-    def give_up(self) -> None:
-        """Let go of what was built, of a load that failed."""
     def node(self, ref: Ref) -> Any:
         """Return the value of a node. Raises as ``RestorePlan.build``."""
         self._build(ref)
@@ -68,6 +68,8 @@ class Builder:
         """Raise LimitExceededError for keys that take too much work to be hashed."""
         self._keys.check(keys)
 
+    def give_up(self) -> None:
+        """Let go of what was built, of a load that failed."""
         self._chains.dismantle()
 
     def _build(self, top: Ref) -> None:
@@ -238,6 +240,8 @@ class Builder:
                 field=field,
                 allowed=self._allowed,
                 chains=self._chains,
+                keys=self._keys,
+                work=self._work,
                 limits=self._limits,
             )
         if n and (type(made) is not tuple or len(made) != n):

@@ -1,27 +1,26 @@
-"""The machine that runs a pickle by rules: a stack, marks, a memo, and the opcodes of protocol 5."""
+"""The machine that runs a pickle by rules: its loop, and the opcodes that fill containers or use names."""
 
 from __future__ import annotations
 
 import pickle
-import struct
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from struct import Struct
+from typing import Any
 
 from ckptstore.config import Limits
-from ckptstore.errors import CheckpointStoreError, LimitExceededError
+from ckptstore.errors import CheckpointStoreError
 from ckptstore.serializers._allowlist import Allowlist
 from ckptstore.serializers._nesting import Chains, KeyWork
-from ckptstore.serializers._opcodes import NAMING, DamageError, operations
-from ckptstore.serializers._rules import Arguments, Pending, Rule, UnfitError, shown, weigh
+from ckptstore.serializers._opcodes import NAMING, DamageError, argument
+from ckptstore.serializers._rules import Arguments, Pending, Rule, UnfitError, Work, shown, weigh
+from ckptstore.serializers._stack import PER_OPERATION, TOKENS, Stack, text_bytes
 
 __all__ = ["Machine"]
 
-_TOKENS = frozenset({Rule, Pending, Arguments})
-_PER_OPERATION = 16
-"""Bytes for the place on the stack, in the memo or in a container that each opcode may take."""
+_float_at = Struct(">d").unpack_from
 
 
-class Machine:
+class Machine(Stack):
     """One run over one stream; ``run`` gives its object. See ``load_allowed`` for the arguments."""
 
     def __init__(
@@ -29,167 +28,88 @@ class Machine:
         stream: bytes,
         refs: Sequence[Any],
         buffers: Sequence[memoryview],
+        *,
         allowed: Allowlist,
         chains: Chains,
+        keys: KeyWork,
+        work: Work,
         limits: Limits,
     ) -> None:
-        self._stream = stream
-        self._refs = refs
-        self._foreign = frozenset(map(id, refs))
-        self._buffers = buffers
-        self._n_buffers = 0
+        super().__init__(stream, refs, buffers, limits)
         self._allowed = allowed
         self._chains = chains
-        self._limit = limits.max_pickle_memory_bytes
-        # What stands in the stream itself is no amplification.
-        self._left = self._limit + len(stream)
-        self._keys = KeyWork(1_000_000 + 16 * len(stream))
+        self._keys = keys
+        self._work = work
         self._kinds: dict[type[Any], Rule] = {}
-        self._stack: list[Any] = []
-        self._marks: list[int] = []
-        self._memo: list[Any] = []
 
     def run(self) -> Any:
         """Return the object. Raises UnfitError, DamageError, and IndexError or TypeError for more damage."""
-        table = _TABLE
-        first = True
-        for op, start, end in operations(self._stream):
-            if first and op != _PROTO and op not in NAMING:
-                raise DamageError("it is not of protocol 5")
-            first = False
-            self._left -= _PER_OPERATION
-            if self._left < 0:
-                self._too_large()
-            step = table.get(op)
-            if step is None:
-                if op in NAMING:
-                    raise UnfitError("an opcode of older pickles that names or calls something")
-                raise DamageError("it is not of protocol 5")
-            step(self, start, end)
+        stream = self._stream
+        if not stream or (stream[0] != _PROTO and stream[0] not in NAMING):
+            raise DamageError("it is not of protocol 5")
+        self._run_all()
         if self._marks or len(self._stack) != 1:
             raise DamageError("it leaves more than one object")
         if self._n_buffers != len(self._buffers):
             raise DamageError(f"it uses {self._n_buffers} of {len(self._buffers)} buffers")
         return self._plain(self._stack[0])
 
-    def _charge(self, n_bytes: int) -> None:
-        self._left -= n_bytes
-        if self._left < 0:
+    def _run_all(self) -> None:
+        # Every load without trust goes through this loop: what objects are mostly made of is done in it, and the
+        # rest by a method each. An argument that is cut off leads ``at`` beyond the end, which is looked at last.
+        stream, stack, marks, memo = self._stream, self._stack, self._marks, self._memo
+        push, table = stack.append, _TABLE
+        at, size, left, ended = 0, len(stream), self._left, False
+        while left >= 0 and at < size:
+            op = stream[at]
+            at += 1
+            left -= PER_OPERATION
+            if op == _BINGET:
+                value = memo[stream[at]]
+                push(value.plain() if type(value) is Pending and value.finished else value)
+                at += 1
+            elif op == _MEMOIZE:
+                if marks and len(stack) <= marks[-1]:
+                    raise DamageError("it takes what lies below a mark")
+                memo.append(stack[-1])
+            elif op == _SHORT_TEXT:
+                start, at = at + 1, at + 1 + stream[at]
+                data = stream[start:at]
+                left -= text_bytes(data)
+                push(data.decode("utf-8", "surrogatepass"))
+            elif op == _BYTE:
+                left -= 32
+                push(stream[at])
+                at += 1
+            elif op == _MARK:
+                marks.append(len(stack))
+            elif op == _EMPTY_TUPLE:
+                push(())
+            elif op == _EMPTY_DICT:
+                left -= 160
+                push({})
+            elif op == _FLOAT and at + 8 <= size:
+                left -= 24
+                push(_float_at(stream, at)[0])
+                at += 8
+            elif op == _STOP:
+                if at != size:
+                    raise DamageError(f"{size - at} bytes follow its end")
+                ended = True
+            else:
+                start, at = argument(stream, op, at)
+                step = table.get(op)
+                if step is None:
+                    if op in NAMING:
+                        raise UnfitError("an opcode of older pickles that names or calls something")
+                    raise DamageError("it is not of protocol 5")
+                self._left = left
+                step(self, start, at)
+                left = self._left
+        if left < 0:
             self._too_large()
-
-    def _too_large(self) -> NoReturn:
-        raise LimitExceededError(
-            f"the objects of a pickle take more than {self._limit} bytes beyond those of its stream "
-            "(Limits.max_pickle_memory_bytes)"
-        )
-
-    # Values
-
-    def _plain(self, value: Any) -> Any:
-        """Return a value as data, which rules and what is not finished are not."""
-        return value.plain() if type(value) in _TOKENS else value
-
-    def _all_plain(self, values: list[Any]) -> list[Any]:
-        if _TOKENS.isdisjoint(map(type, values)):
-            return values
-        return [self._plain(value) for value in values]
-
-    def _number(self, start: int, end: int) -> int:
-        return int.from_bytes(self._stream[start:end], "little")
-
-    def _pop(self) -> Any:
-        if self._marks and len(self._stack) <= self._marks[-1]:
-            raise DamageError("it takes what lies below a mark")
-        return self._stack.pop()
-
-    def _top(self) -> Any:
-        if self._marks and len(self._stack) <= self._marks[-1]:
-            raise DamageError("it takes what lies below a mark")
-        return self._stack[-1]
-
-    def _items(self) -> list[Any]:
-        """Take what lies above the last mark, and the mark."""
-        if not self._marks:
-            raise DamageError("it has no mark there")
-        at = self._marks.pop()
-        items = self._stack[at:]
-        del self._stack[at:]
-        return items
-
-    # Opcodes that push a value
-
-    def _proto(self, start: int, end: int) -> None:
-        if self._stream[start] != 5:
-            raise DamageError("it is not of protocol 5")
-
-    def _nothing(self, start: int, end: int) -> None:
-        pass
-
-    def _int(self, start: int, end: int) -> None:
-        self._charge(32)
-        self._stack.append(self._number(start, end))
-
-    def _signed(self, start: int, end: int) -> None:
-        self._charge(32)
-        self._stack.append(int.from_bytes(self._stream[start:end], "little", signed=True))
-
-    def _float(self, start: int, end: int) -> None:
-        self._charge(24)
-        self._stack.append(struct.unpack_from(">d", self._stream, start)[0])
-
-    def _bytes(self, start: int, end: int) -> None:
-        self._charge(40 + end - start)
-        self._stack.append(self._stream[start:end])
-
-    def _bytearray(self, start: int, end: int) -> None:
-        self._charge(64 + end - start)
-        self._stack.append(bytearray(self._stream[start:end]))
-
-    def _text(self, start: int, end: int) -> None:
-        data = self._stream[start:end]
-        # One character beyond Latin-1 makes the others as wide as itself.
-        self._charge(64 + (len(data) if data.isascii() else 4 * len(data)))
-        self._stack.append(data.decode("utf-8", "surrogatepass"))
-
-    def _next_buffer(self, start: int, end: int) -> None:
-        if self._n_buffers >= len(self._buffers):
-            raise DamageError(f"it uses more than {len(self._buffers)} buffers")
-        self._charge(200)
-        self._stack.append(self._buffers[self._n_buffers])
-        self._n_buffers += 1
-
-    def _readonly_buffer(self, start: int, end: int) -> None:
-        buffer = self._pop()
-        if type(buffer) is not memoryview:
-            raise DamageError("it makes something else than a buffer read-only")
-        self._charge(200)
-        self._stack.append(buffer.toreadonly())
-
-    def _persistent(self, start: int, end: int) -> None:
-        pid = self._pop()
-        if type(pid) is not int:
-            raise UnfitError("a persistent id that is no number")
-        if not 0 <= pid < len(self._refs):
-            raise DamageError("it refers to something it does not hold")
-        self._stack.append(self._refs[pid])
-
-    # The stack and the memo
-
-    def _mark(self, start: int, end: int) -> None:
-        self._marks.append(len(self._stack))
-
-    def _drop(self, start: int, end: int) -> None:
-        # Of a mark with nothing above it, it takes the mark.
-        if self._marks and self._marks[-1] == len(self._stack):
-            self._marks.pop()
-        else:
-            self._stack.pop()
-
-    def _drop_to_mark(self, start: int, end: int) -> None:
-        self._items()
-
-    def _memoize(self, start: int, end: int) -> None:
-        self._memo.append(self._top())
+        if not ended:
+            raise DamageError("it has no end")
 
     def _get(self, start: int, end: int) -> None:
         value = self._memo[self._number(start, end)]
@@ -200,7 +120,7 @@ class Machine:
     def _tuple_of(self, items: list[Any]) -> None:
         self._charge(64 + 8 * len(items))
         made = tuple(items)
-        self._stack.append(made if _TOKENS.isdisjoint(map(type, items)) else Arguments(made))
+        self._stack.append(made if TOKENS.isdisjoint(map(type, items)) else Arguments(made))
 
     def _tuple(self, start: int, end: int) -> None:
         self._tuple_of(self._items())
@@ -312,7 +232,9 @@ class Machine:
             raise DamageError("arguments that are no tuple")
         if call is None:
             raise UnfitError(f"a call of {rule.name}")
-        self._charge(rule.cost + weigh(args) + weigh(named))
+        self._charge(rule.cost + weigh(args) + (weigh(named) if named else 0))
+        if rule.work is not None:
+            self._work.spend(rule.work(args))
         made = self._run(rule, call, *args, **named)
         self._chains.add(made)
         self._stack.append(made)
@@ -322,11 +244,15 @@ class Machine:
         target = self._top()
         self._charge(weigh(state))
         if type(target) is Pending:
+            if target.work is not None:
+                self._work.spend(target.work(state))
             self._stack[-1] = made = self._run(target, target.finish, state)
             self._chains.add(made)
             return
         self._check_own(target)
         rule = self._rule_of(target, "build")
+        if rule.work is not None:
+            self._work.spend(rule.work(state))
         self._run(rule, rule.build, target, state)
 
     def _rule_of(self, target: Any, what: str) -> Rule:
@@ -371,19 +297,18 @@ def _table() -> dict[int, _Step]:
 
     m = Machine
     steps: dict[str, _Step] = {
-        "PROTO": m._proto, "FRAME": m._nothing, "STOP": m._nothing,
+        "PROTO": m._proto, "FRAME": m._nothing,
         "NONE": pushes(None), "NEWTRUE": pushes(True), "NEWFALSE": pushes(False),
-        "BININT1": m._int, "BININT2": m._int, "BININT": m._signed, "LONG1": m._signed, "LONG4": m._signed,
-        "BINFLOAT": m._float,
+        "BININT2": m._int, "BININT": m._signed, "LONG1": m._signed, "LONG4": m._signed,
         "SHORT_BINBYTES": m._bytes, "BINBYTES": m._bytes, "BINBYTES8": m._bytes, "BYTEARRAY8": m._bytearray,
-        "SHORT_BINUNICODE": m._text, "BINUNICODE": m._text, "BINUNICODE8": m._text,
+        "BINUNICODE": m._text, "BINUNICODE8": m._text,
         "NEXT_BUFFER": m._next_buffer, "READONLY_BUFFER": m._readonly_buffer, "BINPERSID": m._persistent,
-        "MARK": m._mark, "POP": m._drop, "POP_MARK": m._drop_to_mark,
-        "MEMOIZE": m._memoize, "BINGET": m._get, "LONG_BINGET": m._get,
-        "EMPTY_TUPLE": pushes(()), "TUPLE": m._tuple,
+        "POP": m._drop, "POP_MARK": m._drop_to_mark,
+        "LONG_BINGET": m._get,
+        "TUPLE": m._tuple,
         "TUPLE1": short_tuple(1), "TUPLE2": short_tuple(2), "TUPLE3": short_tuple(3),
         "EMPTY_LIST": container(list, 88), "APPEND": m._append, "APPENDS": m._appends,
-        "EMPTY_DICT": container(dict, 160), "SETITEM": m._put_one, "SETITEMS": m._put_all,
+        "SETITEM": m._put_one, "SETITEMS": m._put_all,
         "EMPTY_SET": container(set, 216), "ADDITEMS": m._add, "FROZENSET": m._frozenset,
         "STACK_GLOBAL": m._name, "REDUCE": m._reduce,
         "NEWOBJ": m._new, "NEWOBJ_EX": m._new_with_names, "BUILD": m._build,
@@ -392,4 +317,10 @@ def _table() -> dict[int, _Step]:
 
 
 _TABLE = _table()
-_PROTO = pickle.PROTO[0]
+(_PROTO, _STOP, _BINGET, _MEMOIZE, _SHORT_TEXT, _BYTE, _FLOAT, _MARK, _EMPTY_TUPLE, _EMPTY_DICT) = (
+    getattr(pickle, name)[0]
+    for name in (
+        *("PROTO", "STOP", "BINGET", "MEMOIZE", "SHORT_BINUNICODE", "BININT1", "BINFLOAT", "MARK"),
+        *("EMPTY_TUPLE", "EMPTY_DICT"),
+    )
+)

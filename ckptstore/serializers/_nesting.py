@@ -28,6 +28,10 @@ class KeyWork:
     def __init__(self, parts: int) -> None:
         self._left = parts
 
+    def allow(self, parts: int) -> None:
+        """Add what a stream may take for its length."""
+        self._left += parts
+
     def check(self, keys: Sequence[Any]) -> None:
         """Raise LimitExceededError for keys that take too much work or nest too deeply to be hashed."""
         kinds = set(map(type, keys))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pickle
 from array import array
-from collections.abc import Iterator
 
-__all__ = ["MAX_NAMES", "NAMING", "DamageError", "imported_names", "operations"]
+__all__ = ["MAX_NAMES", "NAMING", "DamageError", "argument", "imported_names"]
 
 MAX_NAMES = 10_000
 """Different names that one stream may import."""
@@ -66,40 +65,31 @@ for _op in _codes("STOP STACK_GLOBAL MEMOIZE BINGET LONG_BINGET FRAME EXT1 EXT2 
 _LENGTH_BITS = 16
 
 
-def operations(stream: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield opcode, first and end of its argument, up to and with STOP. Nothing is copied.
+def argument(stream: bytes, op: int, at: int) -> tuple[int, int]:
+    """Return where the argument of an opcode begins and ends, ``at`` being the byte after the opcode.
 
-    Raises DamageError for an unknown opcode, an argument longer than the stream, or
-    bytes after STOP.
+    Opcodes whose arguments are lines have none here: no one goes on behind them.
+
+    Raises DamageError for an unknown opcode, or an argument longer than the stream.
     """
-    at, size = 0, len(stream)
-    fixed = _FIXED
-    while at < size:
-        op = stream[at]
-        at += 1
-        width = fixed.get(op)
-        if width is not None:
-            end = at + width
-        elif op in _COUNTED:
-            start = at + _COUNTED[op]
-            if start > size:
-                raise DamageError("it is cut off")
-            end = start + int.from_bytes(stream[at:start], "little")
-            at = start
-        elif op in _LINES:
-            # Of another protocol: no one goes on behind it.
-            end = at
-        else:
-            raise DamageError(f"unknown opcode 0x{op:02x} at byte {at - 1}")
-        if end > size:
-            raise DamageError(f"an argument of {end - at} bytes at byte {at}, and {size - at} bytes are left")
-        yield op, at, end
-        at = end
-        if op == _STOP:
-            if at != size:
-                raise DamageError(f"{size - at} bytes follow its end")
-            return
-    raise DamageError("it has no end")
+    size = len(stream)
+    width = _FIXED.get(op)
+    if width is not None:
+        start, end = at, at + width
+    elif op in _COUNTED:
+        start = at + _COUNTED[op]
+        if start > size:
+            raise DamageError("it is cut off")
+        end = start + int.from_bytes(stream[at:start], "little")
+    elif op in _LINES:
+        start = end = at
+    else:
+        raise DamageError(f"unknown opcode 0x{op:02x} at byte {at - 1}")
+    if end > size:
+        raise DamageError(
+            f"an argument of {end - start} bytes at byte {start}, and {size - start} bytes are left"
+        )
+    return start, end
 
 
 def imported_names(stream: bytes) -> list[tuple[str, str]]:

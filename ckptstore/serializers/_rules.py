@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-from ckptstore.errors import CheckpointStoreError
+from ckptstore.errors import CheckpointStoreError, LimitExceededError
 
 __all__ = [
     "ABSENT",
@@ -15,6 +15,7 @@ __all__ = [
     "Pending",
     "Rule",
     "UnfitError",
+    "Work",
     "fits",
     "resolve",
     "set_attributes",
@@ -47,9 +48,24 @@ class Rule:
     refused. ``kind`` is the exact class of which objects are made, to find the
     rule again. With ``raw``, ``call`` is given rules in place of what they
     stand for. ``users``: the class is the caller's, and its own code runs.
+    ``work`` tells for a tuple of arguments, or for a state, whatever it is, how
+    many steps of ``Work`` the call takes; None if its bytes tell.
     """
 
-    __slots__ = ("build", "call", "cost", "extend", "kind", "name", "new", "put", "raw", "users", "value")
+    __slots__ = (
+        "build",
+        "call",
+        "cost",
+        "extend",
+        "kind",
+        "name",
+        "new",
+        "put",
+        "raw",
+        "users",
+        "value",
+        "work",
+    )
 
     def __init__(
         self,
@@ -65,6 +81,7 @@ class Rule:
         cost: int = 400,
         raw: bool = False,
         users: bool = False,
+        work: Callable[[Any], int] | None = None,
     ) -> None:
         self.name = name
         self.value = value
@@ -78,6 +95,7 @@ class Rule:
         """Bytes that an object takes, about."""
         self.raw = raw
         self.users = users
+        self.work = work
 
     def plain(self) -> Any:
         """Return what the name stands for as data. Raises UnfitError if it may only be called."""
@@ -91,12 +109,18 @@ Maker = Callable[[str, str], Rule]
 
 
 class Pending:
-    """An object that exists once ``finish`` was given its state; until then nothing can hold it."""
+    """An object that exists once ``finish`` was given its state; until then nothing can hold it.
 
-    __slots__ = ("_finish", "_value", "name")
+    ``work`` is that of a rule, for the state.
+    """
 
-    def __init__(self, name: str, finish: Callable[[Any], Any]) -> None:
+    __slots__ = ("_finish", "_value", "name", "work")
+
+    def __init__(
+        self, name: str, finish: Callable[[Any], Any], *, work: Callable[[Any], int] | None = None
+    ) -> None:
         self.name = name
+        self.work = work
         self._finish: Callable[[Any], Any] | None = finish
         self._value: Any = None
 
@@ -179,11 +203,41 @@ def weigh(value: Any) -> int:
         kind = type(item)
         if kind in _SIZED:
             total += len(item)
+        elif kind is dict:
+            total += 100 * len(item)
         elif kind in _LISTS:
             total += 16 * len(item)
+        elif kind is int:
+            # What is computed from a long number is as long.
+            total += item.bit_length() >> 3
         elif isinstance(item, Mapping):
             total += 100 * len(item)
     return total
+
+
+class Work:
+    """The time that calls may take in one load where it is not told by the bytes that they take, in steps.
+
+    A step is about ten nanoseconds. What is small in a stream can be large in
+    time if the stream asks for it again and again: the greatest common divisor
+    of two long numbers, a seed that is spread, a path that is taken apart.
+    """
+
+    def __init__(self, steps: int = 80_000_000) -> None:
+        self._left = steps
+
+    def allow(self, steps: int) -> None:
+        """Add what a stream may take for its length."""
+        self._left += steps
+
+    def spend(self, steps: int) -> None:
+        """Raise LimitExceededError if there were fewer left."""
+        self._left -= steps
+        if self._left < 0:
+            raise LimitExceededError(
+                "pickles make long numbers, paths, seeds or time zones again and again, for longer than "
+                "a load without trust may take over these"
+            )
 
 
 def shown(module: str, name: str) -> str:

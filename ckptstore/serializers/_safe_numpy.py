@@ -229,7 +229,7 @@ def _bits(module: str, name: str) -> Rule:
             made.__setstate__(state)
             return made
 
-        return Pending(f"numpy.random.{classes[cls]}", finish)
+        return Pending(f"numpy.random.{classes[cls]}", finish, work=lambda state: 3000)
 
     return Rule(f"{module}.{name}", call=make)
 
@@ -261,7 +261,14 @@ def _random_state(module: str, name: str) -> Rule:
         _check_bits({key: state[key] for key in ("bit_generator", "state")}, "MT19937")
         obj.set_state(state)
 
-    return Rule(f"{module}.{name}", call=make, build=build, kind=np.random.RandomState, cost=6000)
+    return Rule(
+        f"{module}.{name}",
+        call=make,
+        build=build,
+        kind=np.random.RandomState,
+        cost=6000,
+        work=lambda given: 5000,
+    )
 
 
 def _seed(module: str, name: str) -> Rule:
@@ -287,9 +294,23 @@ def _seed(module: str, name: str) -> Rule:
             len(args) == 3 and args[0] is np.random.SeedSequence and args[2] is None,
             "a seed of other arguments",
         )
-        return Pending("numpy.random.SeedSequence", finish)
+        return Pending("numpy.random.SeedSequence", finish, work=_seed_work)
 
     return Rule(f"{module}.{name}", call=make)
+
+
+def _seed_work(state: Any) -> int:
+    """Steps: numpy takes the entropy apart word by word, and mixes each word of the pool with each.
+
+    What is too large is refused by ``finish``, and takes no time.
+    """
+    if type(state) is not tuple or len(state) != 5:
+        return 0
+    words = state[0] if type(state[0]) is list else [state[0]]
+    numbers = [*words, *(state[4] if type(state[4]) is tuple else ())]
+    bits = [min(number.bit_length(), _MAX_ENTROPY_BITS) for number in numbers if type(number) is int]
+    pool = min(state[3], 256) if type(state[3]) is int else 0
+    return 1000 + sum(size * size >> 9 for size in bits) + pool * pool
 
 
 _SCALARS = [

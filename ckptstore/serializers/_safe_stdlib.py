@@ -114,12 +114,16 @@ def _called(cls: Any, *shapes: tuple[Any, ...], cost: int = 120) -> Maker:
     return lambda module, name: Rule(f"{module}.{name}", value=cls, call=make, cost=cost)
 
 
+def _letters(args: Any) -> int:
+    return sum(len(arg) for arg in args if type(arg) is str)
+
+
 def _decimal(module: str, name: str) -> Rule:
     def make(*args: Any) -> Any:
         fits(len(args) == 1 and type(args[0]) is str and len(args[0]) <= _MAX_DIGITS, "a Decimal of no text")
         return decimal.Decimal(args[0])
 
-    return Rule(f"{module}.{name}", value=decimal.Decimal, call=make)
+    return Rule(f"{module}.{name}", value=decimal.Decimal, call=make, work=lambda args: _letters(args) >> 1)
 
 
 def _fraction(module: str, name: str) -> Rule:
@@ -131,7 +135,12 @@ def _fraction(module: str, name: str) -> Rule:
         fits(all(arg.bit_length() <= _MAX_BITS for arg in args), "a Fraction of too large numbers")
         return fractions.Fraction(*args)
 
-    return Rule(f"{module}.{name}", value=fractions.Fraction, call=make)
+    def work(args: Any) -> int:
+        # It looks for the common divisor.
+        bits = sum(min(arg.bit_length(), _MAX_BITS) for arg in args if type(arg) is int)
+        return (bits * bits >> 14) + (_letters(args) ** 2 >> 10)
+
+    return Rule(f"{module}.{name}", value=fractions.Fraction, call=make, work=work)
 
 
 def _uuid(module: str, name: str) -> Rule:
@@ -153,7 +162,7 @@ def _path(module: str, name: str) -> Rule:
         fits(all(type(arg) is str for arg in args), "a path of other arguments")
         return cls(*args)
 
-    return Rule(f"{module}.{name}", value=cls, call=make, cost=600)
+    return Rule(f"{module}.{name}", value=cls, call=make, cost=600, work=lambda args: 3 * _letters(args))
 
 
 def _random(module: str, name: str) -> Rule:
@@ -169,7 +178,13 @@ def _random(module: str, name: str) -> Rule:
         obj.setstate(state)
 
     return Rule(
-        f"{module}.{name}", value=random.Random, call=make, build=build, kind=random.Random, cost=3000
+        f"{module}.{name}",
+        value=random.Random,
+        call=make,
+        build=build,
+        kind=random.Random,
+        cost=3000,
+        work=lambda given: 5000,
     )
 
 
@@ -229,7 +244,8 @@ def _getattr(module: str, name: str) -> Rule:
         # How pickle writes a bound method. Only the way a zone is made is one.
         fits(len(args) == 2 and type(args[1]) is str, "builtins.getattr")
         if args[0] is zoneinfo.ZoneInfo and args[1] == "_unpickle":
-            return Rule("zoneinfo.ZoneInfo._unpickle", call=_zone)
+            # One that shall not be the interpreter's own is read from its file each time.
+            return Rule("zoneinfo.ZoneInfo._unpickle", call=_zone, work=lambda args: 5000)
         raise UnfitError(f"builtins.getattr of {args[1][:80]!r}, a method or an attribute")
 
     return Rule(f"{module}.{name}", call=make)

@@ -58,6 +58,20 @@ def _hidden(cls: type[Any]) -> Any:
     return lambda name: callable(getattr(cls, name, None))
 
 
+def _state_work(state: Any) -> int:
+    """Steps of a state whose members are looked at one by one."""
+    steps = 500
+    for part in state.values() if type(state) is dict else ():
+        steps += _n_items(part)
+        for group in part if type(part) is list else ():
+            steps += sum(map(_n_items, group.values())) if type(group) is dict else 0
+    return steps
+
+
+def _n_items(value: Any) -> int:
+    return 20 * len(value) if type(value) in (dict, OrderedDict, defaultdict, list) else 0
+
+
 def _is_empty_dict(value: Any) -> bool:
     return type(value) in (dict, OrderedDict) and not value
 
@@ -91,7 +105,9 @@ def _module(module: str, name: str) -> Rule:
             )
             own["_flat_weight_refs"] = [weight if weight is None else weakref.ref(weight) for weight in flat]
 
-    return Rule(f"{module}.{name}", value=cls, new=_maker(cls), build=build, kind=cls, cost=2000)
+    return Rule(
+        f"{module}.{name}", value=cls, new=_maker(cls), build=build, kind=cls, cost=2000, work=_state_work
+    )
 
 
 def _check_members(members: Any, kind: Any) -> None:
@@ -125,7 +141,10 @@ def _optimizer(module: str, name: str) -> Rule:
         # torch's own, which goes through groups and entries once and adds what newer versions need.
         obj.__setstate__(state)
 
-    return Rule(f"{module}.{name}", value=cls, new=_maker(cls), build=build, kind=cls, cost=2000)
+    def work(state: Any) -> int:
+        return 10_000 + _state_work(state)
+
+    return Rule(f"{module}.{name}", value=cls, new=_maker(cls), build=build, kind=cls, cost=2000, work=work)
 
 
 def _attributes(module: str, name: str) -> Rule:
@@ -275,7 +294,12 @@ def _sparse(module: str, name: str) -> Rule:
             outer, inner, values, size, layout=layout, check_invariants=True
         )
 
-    return Rule(f"{module}.{name}", call=make)
+    def work(args: Any) -> int:
+        # Its indices are checked.
+        parts = args[1] if len(args) == 2 and type(args[1]) is tuple else ()
+        return 2000 + sum(part.numel() for part in parts if type(part) is torch.Tensor)
+
+    return Rule(f"{module}.{name}", call=make, work=work)
 
 
 NAMES: dict[tuple[str, str], Maker] = {

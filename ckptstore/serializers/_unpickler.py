@@ -15,8 +15,9 @@ their own code runs, because the program said so.
 
 Memory is counted before it is taken, by an estimate per opcode and object;
 there is no recursion; keys and chains of containers that the interpreter could
-not hash or free are refused (``_nesting``). Time is linear in the stream, save
-for keys that were chosen so that their hashes collide.
+not hash or free are refused (``_nesting``). Calls that take more time than
+their bytes tell are counted for the whole load (``Work``), so time is linear in
+the stream, save for keys that were chosen so that their hashes collide.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from ckptstore.errors import (
 )
 from ckptstore.serializers._allowlist import Allowlist
 from ckptstore.serializers._machine import Machine
-from ckptstore.serializers._nesting import Chains
+from ckptstore.serializers._nesting import Chains, KeyWork
 from ckptstore.serializers._opcodes import DamageError
-from ckptstore.serializers._rules import UnfitError
+from ckptstore.serializers._rules import UnfitError, Work
 
 __all__ = ["load_allowed", "refusal"]
 
@@ -48,18 +49,24 @@ def load_allowed(
     field: str,
     allowed: Allowlist,
     chains: Chains,
+    keys: KeyWork,
+    work: Work,
     limits: Limits,
 ) -> Any:
     """Return the object of a pickle, made by rules alone.
 
     ``refs`` are what its persistent ids stand for, ``buffers`` its out-of-band
-    buffers; all of them must be used.
+    buffers; all of them must be used. ``chains``, ``keys`` and ``work`` are those of the whole load.
 
     Raises UntrustedPickleError for what the allowlist does not make,
     ManifestCorruptError for a damaged stream, LimitExceededError, and
     CheckpointStoreError for a class that cannot be imported or whose own code raises.
     """
-    machine = Machine(stream, refs, buffers, allowed, chains, limits)
+    keys.allow(16 * len(stream))
+    work.allow(4 * len(stream))
+    machine = Machine(
+        stream, refs, buffers, allowed=allowed, chains=chains, keys=keys, work=work, limits=limits
+    )
     try:
         made = machine.run()
         chains.check()
