@@ -82,12 +82,14 @@ class FieldGraph:
             self._fail(reason)
 
     def _node(self, node: Any) -> None:
-        self._need(type(node) is list and len(node) > 0 and type(node[0]) is str, "it has no tag")
+        if type(node) is not list or not node or type(node[0]) is not str:
+            self._fail("it has no tag")
         entry = _SHAPES.get(node[0])
         if entry is None:
             self._fail(f"unknown tag {node[0][:40]!r}")
         arity, check = entry
-        self._need(len(node) == arity, f"a {node[0]} with {len(node)} parts")
+        if len(node) != arity:
+            self._fail(f"a {node[0]} with {len(node)} parts")
         refs: list[Ref] = []
         uses: list[BlockUse] = []
         check(self, node, refs, uses)
@@ -113,9 +115,14 @@ class FieldGraph:
         kinds = set(map(type, values))
         self._need(kinds <= _VALUES, "a value of an unknown type")
         if list in kinds:
+            field, n_nodes = self.field, len(self.nodes)
             for value in values:
                 if type(value) is list:
-                    into.append(self._ref(value))
+                    # Nearly all are of this form, and there may be millions.
+                    if len(value) == 1 and type(value[0]) is int and 0 <= value[0] < n_nodes:
+                        into.append((field, value[0]))
+                    else:
+                        into.append(self._ref(value))
         if str in kinds or bytes in kinds:
             for value in values:
                 if type(value) in (str, bytes) and len(value) > SHORT:
@@ -345,9 +352,11 @@ class FieldGraph:
 
     def _member(self, node: list[Any], refs: list[Ref], uses: list[BlockUse]) -> None:
         _, group, at = node
-        self._need(type(group) is list, "it has no pickle")
-        refs.append(self._ref(group))
-        self._need(type(at) is int and at >= 0, "a malformed position")
+        if type(group) is not list:
+            self._fail("it has no pickle")
+        self._refs_of((group,), refs)
+        if type(at) is not int or at < 0:
+            self._fail("a malformed position")
 
 
 _Check = Callable[[FieldGraph, list[Any], list[Ref], list[BlockUse]], None]

@@ -12,7 +12,6 @@ from typing import Any
 from ckptstore.serializers import _paths
 from ckptstore.serializers._nodes import Node
 from ckptstore.serializers.pickling import Unit
-from ckptstore.serializers.tensors import torch_name
 
 __all__ = ["Leaf", "LeafLister"]
 
@@ -106,7 +105,7 @@ class LeafLister:
     def _name(self, dtype: Any) -> str:
         name = self._dtypes.get(id(dtype))
         if name is None:
-            name = self._dtypes[id(dtype)] = torch_name(dtype)
+            name = self._dtypes[id(dtype)] = str(dtype).removeprefix("torch.")
         return name
 
 

@@ -251,14 +251,17 @@ class Pickles:
                 row.popleft()  # It was taken out meanwhile.
                 continue
             n_claims, n_refs, n_buffers = len(unit.claims), len(unit.refs), len(unit.buffers)
-            run.inside.add(id(node.value))
+            value = node.value
+            run.inside.add(id(value))
             run.member = node
             try:
-                tensors.check_memory(node.value)
-                n_bytes = series.add(node.value)
+                tensors.check_memory(value)
+                n_bytes = series.add(value)
             except Exception as exc:
                 raise pickle_failed(self._roots, [node], exc, self._outside) from exc
-            weight = _ROW_BYTES if n_bytes is None else n_bytes + unit.weight(n_refs, n_buffers)
+            weight = _ROW_BYTES if n_bytes is None else n_bytes
+            if len(unit.refs) > n_refs or len(unit.buffers) > n_buffers:
+                weight += unit.weight(n_refs, n_buffers)
             if not unit.members and (weight >= _ROW_BYTES or len(row) == 1):
                 # Alone, it needs no tuple around it.
                 row.popleft()
@@ -270,7 +273,7 @@ class Pickles:
                 # It begins another stream.
                 if n_bytes is not None:
                     series.leave_out()
-                run.inside.discard(id(node.value))
+                run.inside.discard(id(value))
                 run.forget(n_refs)
                 self._release(unit, n_claims)
                 del unit.buffers[n_buffers:]

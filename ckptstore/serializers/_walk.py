@@ -110,8 +110,9 @@ class Walk:
                 f"max_dims={self._limits.max_dims}"
             )
         if node.tag == "tensor":
-            if tensors.is_plain(value):
-                node.extents = [tensors.tensor_extent(value)]
+            plain, extent = tensors.plain_extent(value)
+            if plain:
+                node.extents = (extent,)
                 return
         elif node.tag == "storage":
             node.extents = [tensors.storage_extent(value)]

@@ -73,9 +73,11 @@ class Region:
         if self.data is not None:
             return Block(self.data, self.width, self.private)
         first = self.extents[0]
+        if len(self.extents) == 1 and not first.space:
+            if first.compact is not None:
+                return Block(first.compact(), first.width, True)
+            return Block(memory_at(self.start, self.nbytes, first.owner), first.width, False)
         width = max(extent.width for extent in self.extents)
-        if self.compacted and first.compact is not None:
-            return Block(first.compact(), width, True)
         if first.space:
             copied = memoryview(bytearray(self.nbytes))
             for extent in self.extents:
@@ -83,8 +85,8 @@ class Region:
                     at = extent.start - self.start
                     extent.copy(copied[at : at + extent.nbytes])
             return Block(copied, width, True)
-        owner: Any = first.owner if len(self.extents) == 1 else [extent.owner for extent in self.extents]
-        return Block(memory_at(self.start, self.nbytes, owner), width, False)
+        owners = [extent.owner for extent in self.extents]
+        return Block(memory_at(self.start, self.nbytes, owners), width, False)
 
 
 def join(extents: Iterable[Extent]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -17,9 +18,8 @@ __all__ = [
     "check_memory",
     "encode_storage",
     "encode_tensor",
-    "is_plain",
+    "plain_extent",
     "storage_extent",
-    "tensor_extent",
     "torch_name",
 ]
 
@@ -27,13 +27,17 @@ _WASTE_BYTES = 64 * 1024
 """A lone view keeps its strides up to this many bytes of gaps, or as many as it has elements."""
 
 
+@functools.cache  # The types of torch are few, and this is asked of every tensor.
 def torch_name(dtype: Any) -> str:
     """Return ``float32`` for ``torch.float32``."""
     return str(dtype).removeprefix("torch.")
 
 
-def is_plain(tensor: Any) -> bool:
-    """Whether an object of exactly Tensor or Parameter is its elements and flags, and nothing more."""
+def plain_extent(tensor: Any) -> tuple[bool, Extent | None]:
+    """Return whether an object of exactly Tensor or Parameter is its elements and flags alone, and their memory.
+
+    None if it has no memory of its own.
+    """
     torch = sys.modules["torch"]
     try:
         if (
@@ -43,20 +47,38 @@ def is_plain(tensor: Any) -> bool:
             or tensor.__dict__
             or torch_itemsize(torch_name(tensor.dtype)) is None
         ):
-            return False
-        if tensor.device.type == "meta":
-            return True
+            return False, None
+        device = tensor.device
+        if device.type == "meta":
+            return True, None
         # Tensors inside torch.func transforms and fakes have no memory of their own.
         start = tensor.data_ptr()
         storage = tensor.untyped_storage()
     except (RuntimeError, NotImplementedError):
-        return False
-    if tensor.numel() == 0:
-        return True
+        return False, None
+    n = tensor.numel()
+    if n == 0:
+        return True, None
     if start == 0:
-        return bool(tensor._is_zerotensor())
+        if not tensor._is_zerotensor():
+            return False, None
+        # Zeros that have no memory.
+        tensor = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device).zero_()
+        start, storage = tensor.data_ptr(), tensor.untyped_storage()
+    itemsize = tensor.element_size()
+    nbytes = n * itemsize
+    span = nbytes if tensor.is_contiguous() else _span(tensor)
     low = start - storage.data_ptr()
-    return bool(low >= 0 and low + _span(tensor) <= storage.nbytes())
+    if low < 0 or low + span > storage.nbytes():
+        return False, None
+    width = itemsize // 2 if tensor.is_complex() else itemsize
+    space = "" if device.type == "cpu" else str(device)
+    extent = Extent(start, span, owner=tensor, width=width, space=space)
+    if space:
+        extent.copy = _copier(storage, low, span)
+    if span > 2 * nbytes and span - nbytes > _WASTE_BYTES and not (tensor.is_conj() or tensor.is_neg()):
+        extent.compact = lambda: _compact(tensor)
+    return True, extent
 
 
 def check_memory(value: Any) -> None:
@@ -81,29 +103,6 @@ def _span(tensor: Any) -> int:
     itemsize = tensor.element_size()
     strides = tuple(stride * itemsize for stride in tensor.stride())
     return strided_range(tuple(tensor.shape), strides, itemsize)[1]
-
-
-def tensor_extent(tensor: Any) -> Extent | None:
-    """Return the memory of a plain tensor, None if it has none."""
-    device = tensor.device
-    if device.type == "meta" or tensor.numel() == 0:
-        return None
-    if tensor._is_zerotensor():
-        # Zeros that have no memory.
-        torch = sys.modules["torch"]
-        tensor = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device).zero_()
-    itemsize = tensor.element_size()
-    nbytes = tensor.numel() * itemsize
-    span = nbytes if tensor.is_contiguous() else _span(tensor)
-    width = itemsize // 2 if tensor.is_complex() else itemsize
-    space = "" if device.type == "cpu" else str(device)
-    extent = Extent(tensor.data_ptr(), span, owner=tensor, width=width, space=space)
-    if space:
-        storage = tensor.untyped_storage()
-        extent.copy = _copier(storage, extent.start - storage.data_ptr(), span)
-    if span > 2 * nbytes and span - nbytes > _WASTE_BYTES and not (tensor.is_conj() or tensor.is_neg()):
-        extent.compact = lambda: _compact(tensor)
-    return extent
 
 
 def storage_extent(storage: Any) -> Extent | None:
