@@ -51,16 +51,16 @@ class Reading:
         self.plan = plan
         self._source = source
         self._download = download
-        self._options = options
+        self.options = options
 
     async def values(self) -> dict[str, Any]:
         """Return the values of the fields: all of them whole, or an error."""
-        plan, device = self.plan, self._options.device
+        plan, device = self.plan, self.options.device
         return await self.build(plan, lambda blocks: plan.build(blocks, device=device))
 
     async def nodes(self, refs: Iterable[Ref]) -> dict[Ref, Any]:
         """Return the values of some nodes; what these share stays shared."""
-        refs, device = list(refs), self._options.device
+        refs, device = list(refs), self.options.device
         part = self.plan.part(refs)
         return await self.build(part, lambda blocks: part.build_nodes(refs, blocks, device=device))
 
@@ -87,7 +87,7 @@ class Reading:
             blocks |= await blocks_of(block for block in plan.blocks if block not in blocks)
             return await in_worker(engine.workers, build, blocks)
         except UntrustedPickleError as exc:
-            verified = self._options.trusted == "verified"
+            verified = self.options.trusted == "verified"
             why = " (neither a reference of yours nor a signature verifies it)" if verified else ""
             raise UntrustedPickleError(f"checkpoint {self._source.key}{why}: {exc}") from exc
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ckptstore._fallback import check_fallback
 from ckptstore._handle import CheckpointHandle, check_leaves
+from ckptstore._into import load_into
 from ckptstore._keys import parse_checkpoint
 from ckptstore._reader import ReadOptions, load, read
 from ckptstore._trust import Trusted, check_trusted
@@ -47,6 +48,8 @@ class StoreReading:
         *,
         fields: Sequence[str] | None = None,
         leaves: Mapping[str, Sequence[str]] | None = None,
+        into: Mapping[str, object] | None = None,
+        inplace: bool = False,
         trusted: Trusted = False,
         device: str | None = None,
         fallback: int = 0,
@@ -62,6 +65,18 @@ class StoreReading:
         ``inspect`` shows; of nothing else is any data read, and what is returned
         holds them by the same names. Not for those inside pickled objects.
 
+        ``into``: by field, what takes the values instead of new objects: arrays,
+        tensors, ``nn.Module``s (their parameters and buffers, from a saved module
+        or state_dict), and dicts and lists of these. Arrays keep their memory,
+        dtype, device and flags; what else stands in a dict or list is replaced.
+        It must have the checkpoint's keys, lengths, shapes and dtypes, and must
+        not be used meanwhile; what is returned holds it. Nothing of it changes
+        unless all is verified and fits: then it is copied, in one go, from
+        memory that is as large. ``inplace=True`` does without that memory where
+        an array is contiguous on the CPU, and decodes into it: then an error
+        that comes once data is read (ChunkCorruptError, ChunkMissingError,
+        BackendError, …; a cancellation) leaves the arrays' content undefined.
+
         Objects of well-known classes that hold only data, and of those that you
         ``allow``, are restored by rules that run nothing else. ``trusted=True``:
         you trust who wrote the store, so pickles may run. ``"verified"``: they
@@ -72,18 +87,31 @@ class StoreReading:
         older checkpoints where the newest is damaged, manifest or data. It is
         logged as a warning, and recorded as by ``latest``.
 
-        Raises CheckpointNotFoundError, CheckpointDeletedError, NotFoundError,
-        ConfigError, UntrustedPickleError, SignatureError, ChunkCorruptError,
+        Raises CheckpointNotFoundError, CheckpointDeletedError, NotFoundError (no
+        such path), ConfigError, DestinationError (with all that does not fit),
+        UntrustedPickleError, SignatureError, ChunkCorruptError,
         ChunkMissingError, StoreMismatchError, IntegrityError, FormatError, BackendError.
         """
         options, fallback = self._options(what, trusted, device), check_fallback(fallback)
         read_one: Callable[[ManifestSource], Awaitable[dict[str, Any]]]
-        if leaves is None:
-            read_one = partial(load, self._engine, options=options, fields=fields)
-        elif fields is None:
+        if type(inplace) is not bool or (inplace and into is None):
+            raise ConfigError(f"inplace must be a bool, and goes with into, not {inplace!r:.80}")
+        if leaves is not None:
+            if fields is not None or into is not None:
+                raise ConfigError(
+                    "leaves go with neither fields nor into: what they ask for is not a whole field"
+                )
             read_one = partial(self._leaves, options=options, leaves=check_leaves(leaves))
+        elif into is not None:
+            if not isinstance(into, Mapping) or not all(isinstance(name, str) for name in into):
+                raise ConfigError(
+                    f"into must be a mapping of field names to objects, not {type(into).__name__}"
+                )
+            read_one = partial(
+                load_into, self._engine, options=options, fields=fields, into=dict(into), inplace=inplace
+            )
         else:
-            raise ConfigError("give fields or leaves: what is asked for by leaves is not loaded whole")
+            read_one = partial(load, self._engine, options=options, fields=fields)
         if not fallback:
             return await read_one(await self._source(what))
         if not isinstance(what, str) or parse_checkpoint(what) is not None:

@@ -4,7 +4,8 @@
     ├ ConfigError(ValueError)       an argument or option is wrong; nothing was read or written
     │ ├ InvalidNameError            a collection, run, label or field name
     │ ├ InvalidURLError             a store URL
-    │ └ InvalidPolicyError          a load or retention policy
+    │ ├ InvalidPolicyError          a load or retention policy
+    │ └ DestinationError            what is to be loaded into does not fit the checkpoint
     ├ BackendError(OSError)         the storage failed; ``transient`` says whether a retry may help
     │ ├ UnavailableError            unreachable, broken connection, 5xx
     │ ├ ThrottledError              the storage asked for fewer requests
@@ -60,6 +61,7 @@ __all__ = [
     "CommitUnknownError",
     "ConfigError",
     "CredentialsError",
+    "DestinationError",
     "ForkedProcessError",
     "FormatError",
     "GCAbortedError",
@@ -107,6 +109,10 @@ class InvalidURLError(ConfigError):
 
 class InvalidPolicyError(ConfigError):
     """A load or retention policy is not one we know, or contradicts itself."""
+
+
+class DestinationError(ConfigError):
+    """What a load is to fill does not fit what the checkpoint holds; names each place where it does not."""
 
 
 class BackendError(CheckpointStoreError, OSError):

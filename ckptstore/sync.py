@@ -198,6 +198,8 @@ class CheckpointStore:
         *,
         fields: Sequence[str] | None = None,
         leaves: Mapping[str, Sequence[str]] | None = None,
+        into: Mapping[str, object] | None = None,
+        inplace: bool = False,
         trusted: Trusted = False,
         device: str | None = None,
         fallback: int = 0,
@@ -205,7 +207,14 @@ class CheckpointStore:
         """See AsyncCheckpointStore.load."""
         return self._loop.call(
             self._store.load(
-                what, fields=fields, leaves=leaves, trusted=trusted, device=device, fallback=fallback
+                what,
+                fields=fields,
+                leaves=leaves,
+                into=into,
+                inplace=inplace,
+                trusted=trusted,
+                device=device,
+                fallback=fallback,
             )
         )
 

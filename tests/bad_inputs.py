@@ -290,6 +290,16 @@ USE = {
         "faults/test_every_operation.py::test_an_operation_that_fails_anywhere_leaves_the_store_whole",
         "faults/test_cancel.py::test_a_save_cancelled_in_its_commit_is_finished_and_the_cancellation_goes_on",
     ),
+    "loaded into arrays, tensors and modules of other keys, lengths, shapes, dtypes or sharing": (
+        "store/test_load_into.py::test_all_that_does_not_fit_is_told_at_once_and_nothing_changes",
+        "store/test_load_into.py::test_sharing_that_differs_is_refused",
+        "store/test_load_into_torch.py::test_a_module_that_does_not_fit_is_told_by_its_names",
+        "store/test_load_into_torch.py::test_what_cannot_be_written_to_is_refused",
+    ),
+    "a part or path of a checkpoint that is not there": (
+        "store/test_handle.py::test_what_is_not_there_is_named",
+        "store/test_handle.py::test_leaves_that_are_not_there_are_named",
+    ),
     "loaded with missing fields, onto an object": (
         "store/test_save_load.py::test_a_field_that_is_not_there_is_named",
         "plugin/test_outside.py::test_load_sets_all_attributes_of_an_object_or_none",

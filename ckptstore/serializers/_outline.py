@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any, NamedTuple
 
-from ckptstore.errors import ManifestCorruptError
+from ckptstore.errors import CheckpointStoreError, ManifestCorruptError
 from ckptstore.serializers import _paths
 from ckptstore.serializers._builder import Builder
 from ckptstore.serializers._check import FieldGraph, Ref
@@ -84,13 +84,25 @@ class Outline:
         return found
 
     def leaf(self, spot: Spot) -> LeafSpec | None:
-        """Return what an array or tensor is, None for anything else."""
+        """Return what an array or tensor is, None for anything else.
+
+        Raises ManifestCorruptError for a dtype that this machine does not have,
+        CheckpointStoreError where numpy is missing.
+        """
         tag = self.tag(spot)
         if spot.ref is None or tag not in ("array", "tensor"):
             return None
         _, name, shape, *_ = self.node(spot.ref)
         if tag == "array":
-            dtype = rebuild(name)
+            try:
+                dtype = rebuild(name)
+            except ImportError as exc:
+                raise CheckpointStoreError(
+                    f"field {spot.ref[0]!r} holds an array, and {exc.name or 'its package'} cannot be imported here: "
+                    "install it, or read other fields"
+                ) from exc
+            except (TypeError, ValueError) as exc:
+                raise ManifestCorruptError(f"an array of field {spot.ref[0]!r} has no dtype: {exc}") from exc
             return LeafSpec("numpy", str(dtype), tuple(shape), prod(shape) * dtype.itemsize)
         return LeafSpec("torch", name, tuple(shape), prod(shape) * (torch_itemsize(name) or 1))
 

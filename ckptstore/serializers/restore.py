@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -11,10 +12,11 @@ from ckptstore.serializers._allowlist import Allowlist
 from ckptstore.serializers._builder import Builder
 from ckptstore.serializers._check import BlockUse, FieldGraph, Ref
 from ckptstore.serializers._opcodes import imported_names
-from ckptstore.serializers._outline import Outline
+from ckptstore.serializers._outline import Outline, Spot
 from ckptstore.serializers._pause import collector_paused
 from ckptstore.serializers._rules import shown
 from ckptstore.serializers._unpickler import refusal
+from ckptstore.serializers.graph import CONJ, NEG
 from ckptstore.serializers.registry import Registry
 
 __all__ = ["RestorePlan"]
@@ -134,6 +136,23 @@ class RestorePlan:
     def blocks(self) -> list[tuple[str, int]]:
         """The blocks that ``build`` needs, as field and number."""
         return list(self._uses)
+
+    def whole_blocks(self) -> dict[tuple[str, int], Ref]:
+        """Return the blocks that are all elements, in C order, of one array or tensor, and nothing else's."""
+        users = Counter(
+            (field, block) for ref in self._reached for field, block, _ in self._graphs[ref[0]].uses[ref[1]]
+        )
+        outline = self.outline()
+        found: dict[tuple[str, int], Ref] = {}
+        for ref in self._reached:
+            node = self._graphs[ref[0]].nodes[ref[1]]
+            leaf = outline.leaf(Spot(ref))
+            if leaf is None or node[3] is not None or (node[0] == "tensor" and node[7] & (CONJ | NEG)):
+                continue
+            for field, block, _ in self._graphs[ref[0]].uses[ref[1]]:
+                if users[field, block] == 1 and self._uses[field, block] == leaf.nbytes:
+                    found[field, block] = ref
+        return found
 
     @property
     def pickled(self) -> dict[str, list[str]]:

@@ -156,7 +156,7 @@ def test_leaves_that_are_not_there_are_named(store: Any) -> None:
         store.load("c", leaves={"model": ["['a']", "['b']"]})
     with pytest.raises(CheckpointNotFoundError, match="'other'"):
         store.load("c", leaves={"other": []})
-    with pytest.raises(ConfigError, match="fields or leaves"):
+    with pytest.raises(ConfigError, match="leaves go with neither"):
         store.load("c", leaves={"model": []}, fields=["model"])
 
 

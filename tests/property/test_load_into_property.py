@@ -1,0 +1,67 @@
+"""Whatever is saved: loaded into a copy of it, it is what a load of new values gives."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from test_roundtrip import Thing, graphs, shape_of
+
+from ckptstore import CheckpointStore, StoreConfig
+
+RUNS = settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.filter_too_much,
+        HealthCheck.function_scoped_fixture,
+    ],
+)
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[CheckpointStore]:
+    with CheckpointStore.open("memory://", config=StoreConfig(inline_bytes=16)) as opened:
+        yield opened
+
+
+def other(values: dict[str, Any]) -> dict[str, Any]:
+    """Return what can be filled of a copy of the values, whose arrays hold other bytes."""
+    copied = copy.deepcopy(values)
+    seen: set[int] = set()
+    stack: list[Any] = list(copied.values())
+    while stack:
+        value = stack.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, np.ndarray):
+            value.view("u1")[...] ^= 255
+        elif isinstance(value, dict):
+            stack += value.values()
+        elif isinstance(value, (list, tuple)):
+            stack += value
+    return {name: value for name, value in copied.items() if type(value) in (dict, list, np.ndarray)}
+
+
+@RUNS
+@given(graphs())
+@pytest.mark.parametrize("inplace", [False, True], ids=["staged", "inplace"])
+def test_loaded_into_a_copy_it_is_what_a_load_gives(
+    store: CheckpointStore, inplace: bool, values: dict[str, Any]
+) -> None:
+    shape = shape_of(values)
+    # An object that shares an array with what is filled is refused, and no NaN is a key that is found again.
+    assume("nan" not in repr(shape) and Thing not in {kind for kind, *_ in shape})
+    into = other(values)
+    # A new field that shares an array with one that is filled is refused.
+    assume(
+        len(into) == len(values) or not any(type(part[0]) is type and part[0] is np.ndarray for part in shape)
+    )
+    checkpoint = store.save("c", values)
+    assert shape_of(store.load(checkpoint, into=into, inplace=inplace)) == shape_of(store.load(checkpoint))
