@@ -9,7 +9,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from ckptstore._commit import TOMBSTONE_BYTES
-from ckptstore._keys import TOMBSTONE
+from ckptstore._edit import exists
+from ckptstore._keys import PIN, TOMBSTONE
 from ckptstore._line import mark
 from ckptstore._listing import Entry, entries
 from ckptstore._summaries import read_summary_of
@@ -125,9 +126,7 @@ class Retention:
         Raises BackendError; some may be deleted then.
         """
         async with self.quiet(wish.collection):
-            victims = await self._victims(wish)
-            await self._delete(victims)
-            return len(victims)
+            return len(await self._delete(await self._victims(wish)))
 
     async def report(self, wish: Wish, *, dry_run: bool) -> list[Checkpoint]:
         """As ``run``, but return what was deleted, newest first; with ``dry_run`` only what would be.
@@ -139,7 +138,7 @@ class Retention:
             read = await self._read(wish.collection, [entry.text for entry in victims])
             victims = [entry for entry in victims if read[entry.text] is not None]
             if not dry_run:
-                await self._delete(victims)
+                victims = await self._delete(victims)
             return [found for entry in victims if (found := read[entry.text]) is not None]
 
     async def _victims(self, wish: Wish) -> list[Entry]:
@@ -244,15 +243,22 @@ class Retention:
         await for_each(names, one, max(1, at_once))
         return read
 
-    async def _delete(self, victims: Sequence[Entry]) -> None:
+    async def _delete(self, victims: Sequence[Entry]) -> list[Entry]:
+        """Put the tombstones, but of what was pinned since the listing; return those that got one."""
+        pinned: set[str] = set()
+
         async def delete(entry: Entry) -> None:
             source = ManifestSource(self._store_id, entry.collection, entry.text)
+            if await exists(self._engine.backend, source.key + PIN):
+                pinned.add(entry.text)
+                return
             self._forget(source)
             await self._engine.backend.put(source.key + TOMBSTONE, TOMBSTONE_BYTES)
 
         # The oldest first: what is cut short has deleted what mattered least.
         oldest_first = victims[::-1]
         await for_each(oldest_first, delete, max(1, min(self._engine.config.io_concurrency, len(victims))))
+        return [entry for entry in victims if entry.text not in pinned]
 
 
 def _concerns(wish: Wish, entry: Entry) -> bool:

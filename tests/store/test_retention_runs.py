@@ -79,7 +79,7 @@ async def settled(store: AsyncCheckpointStore) -> None:
 
 
 @pytest.mark.parametrize("keep", [last(3), last(3) | best("n", 1), best("n", 2) | last(1)])
-def test_a_steady_policy_costs_a_listing_and_a_tombstone(keep: Keep) -> None:
+def test_a_steady_policy_costs_a_listing_and_a_tombstone_with_a_look_for_a_pin(keep: Keep) -> None:
     async def scenario(rig: Rig, store: AsyncCheckpointStore) -> None:
         for n in range(6):
             await save(store, n, keep)
@@ -88,7 +88,7 @@ def test_a_steady_policy_costs_a_listing_and_a_tombstone(keep: Keep) -> None:
         pending = await save(store, 6, keep, wait=False)
         await pending.committed
         await store._saves.settled()
-        assert rig.requests() == ["put manifest", "list collection", "put .x"]
+        assert rig.requests() == ["put manifest", "list collection", "head .k", "put .x"]
 
     run(scenario)
 
@@ -233,7 +233,7 @@ def test_a_policy_that_needs_no_metadata_reads_none() -> None:
         await store._saves.settled()
         asked = rig.requests()
         assert asked[:2] == ["put manifest", "list collection"]
-        assert asked[2:] == ["put .x"] * 4
+        assert sorted(asked[2:]) == ["head .k"] * 4 + ["put .x"] * 4
 
     run(scenario)
 
