@@ -10,6 +10,7 @@ from ckptstore._memory import Arena
 from ckptstore.config import Limits, StoreConfig
 from ckptstore.errors import LimitExceededError
 from ckptstore.serializers import Block, DumpedField, Registry, dump
+from ckptstore.serializers._pause import collector_paused
 
 __all__ = ["Snapshot", "take_snapshot"]
 
@@ -56,6 +57,16 @@ def take_snapshot(
 
     Raises UnserializableError and LimitExceededError. Nothing is changed or uploaded.
     """
+    with collector_paused():
+        fields, buffers, layout = _planned(values, config, registry)
+    if arena is not None:
+        buffers = [block if block.private else _captured(block, arena) for block in buffers]
+    return Snapshot(fields, tuple(buffers), layout)
+
+
+def _planned(
+    values: Mapping[str, object], config: StoreConfig, registry: Registry
+) -> tuple[tuple[DumpedField, ...], list[Block], Layout]:
     fields = tuple(dump(values, limits=config.limits, registry=registry))
     buffers: list[Block] = []
     sizes: list[BlockSize] = []
@@ -70,9 +81,7 @@ def take_snapshot(
         inline_bytes=config.inline_bytes,
         inline_total_bytes=_INLINE_TOTAL_BYTES,
     )
-    if arena is not None:
-        buffers = [block if block.private else _captured(block, arena) for block in buffers]
-    return Snapshot(fields, tuple(buffers), layout)
+    return fields, buffers, layout
 
 
 def _captured(block: Block, arena: Arena) -> Block:

@@ -148,10 +148,7 @@ def _read_field(value: Any, path: str, limits: Limits) -> FieldInfo:
         stored_bytes=as_int(tree["stored"], path + ".stored"),
         new_bytes=as_int(tree["new"], path + ".new"),
         globals=names,
-        leaves=tuple(
-            _read_leaf(item, f"{path}.leaves[{i}]", limits)
-            for i, item in enumerate(as_list(tree["leaves"], path + ".leaves"))
-        ),
+        leaves=_read_leaves(as_list(tree["leaves"], path + ".leaves"), path + ".leaves", limits),
         untrusted=names_to_trust(names),
     )
 
@@ -163,30 +160,34 @@ def _read_name(value: Any, path: str) -> str:
         raise ManifestCorruptError(f"{path}: {exc}") from exc
 
 
-def _read_leaf(value: Any, path: str, limits: Limits) -> LeafInfo:
-    leaf_path, kind, dtype, dims, nbytes, block = as_list(value, path, 6)
-    if as_str(kind, path + ".kind") not in _LEAF_KINDS:
-        raise ManifestCorruptError(f"{path}.kind: {kind[:40]!r} is not known")
-    if len(as_list(dims, path + ".shape")) > limits.max_dims:
-        raise LimitExceededError(
-            f"{path}: {len(dims)} dimensions, at most {limits.max_dims} (Limits.max_dims)"
-        )
+def _read_leaves(items: list[Any], path: str, limits: Limits) -> tuple[LeafInfo, ...]:
+    leaves: list[LeafInfo] = []
+    try:
+        for item in items:
+            leaves.append(_read_leaf(item, limits))
+    except (ManifestCorruptError, LimitExceededError) as exc:
+        # Only now: the places of a hundred thousand leaves would take longer to spell than to check.
+        raise type(exc)(f"{path}[{len(leaves)}]{exc}") from None
+    return tuple(leaves)
+
+
+def _read_leaf(value: Any, limits: Limits) -> LeafInfo:
+    leaf_path, kind, dtype, dims, nbytes, block = as_list(value, "", 6)
+    if as_str(kind, ".kind") not in _LEAF_KINDS:
+        raise ManifestCorruptError(f".kind: {kind[:40]!r} is not known")
+    if len(as_list(dims, ".shape")) > limits.max_dims:
+        raise LimitExceededError(f": {len(dims)} dimensions, at most {limits.max_dims} (Limits.max_dims)")
     size = 1
     for dim in dims:
-        size *= as_int(dim, path + ".shape")
+        size *= as_int(dim, ".shape")
         if size > INT64_MAX:
-            raise ManifestCorruptError(f"{path}.shape: more elements than 2^63")
-    name = as_str(dtype, path + ".dtype")
+            raise ManifestCorruptError(".shape: more elements than 2^63")
+    name = as_str(dtype, ".dtype")
     if name in ("O", "|O", "object"):
-        raise ManifestCorruptError(f"{path}.dtype: an array of objects has no bytes")
+        raise ManifestCorruptError(".dtype: an array of objects has no bytes")
     # 0 where a leaf before it has the same bytes.
-    if as_int(nbytes, path + ".nbytes") and (not size or nbytes % size):
-        raise ManifestCorruptError(f"{path}: {nbytes} bytes are not those of {size} elements")
+    if as_int(nbytes, ".nbytes") and (not size or nbytes % size):
+        raise ManifestCorruptError(f": {nbytes} bytes are not those of {size} elements")
     return LeafInfo(
-        as_str(leaf_path, path + ".path"),
-        kind,
-        name,
-        tuple(dims),
-        nbytes,
-        as_optional(as_int, block, path + ".block"),
+        as_str(leaf_path, ".path"), kind, name, tuple(dims), nbytes, as_optional(as_int, block, ".block")
     )

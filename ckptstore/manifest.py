@@ -43,6 +43,7 @@ from ckptstore.errors import (
     StoreMismatchError,
     UnsupportedVersionError,
 )
+from ckptstore.serializers._pause import collector_paused
 
 __all__ = [
     "HEADER_BYTES",
@@ -96,19 +97,20 @@ class _Header:
 
 def encode(draft: Draft, limits: Limits, keyring: Keyring | None = None) -> bytes:
     """Return the manifest's bytes, signed if there are keys. Raises LimitExceededError."""
-    summary = pack(summary_to_msgpack(draft))
-    name = draft.name
-    body = pack(
-        {
-            "collection": draft.collection,
-            "epoch": name.epoch,
-            "seq": name.seq,
-            "id": name.id,
-            **draft.table.to_msgpack(),
-        }
-    )
-    # Read back what will be committed: a table that nobody can read is never sent.
-    ChunkTable.from_msgpack(_unpack_body(body, limits), limits)
+    with collector_paused():
+        summary = pack(summary_to_msgpack(draft))
+        name = draft.name
+        body = pack(
+            {
+                "collection": draft.collection,
+                "epoch": name.epoch,
+                "seq": name.seq,
+                "id": name.id,
+                **draft.table.to_msgpack(),
+            }
+        )
+        # Read back what will be committed: a table that nobody can read is never sent.
+        ChunkTable.from_msgpack(_unpack_body(body, limits), limits)
     compressor = zstandard.ZstdCompressor(level=3)
     frames = [compressor.compress(part) for part in (summary, body)]
     total_stored = HEADER_BYTES + sum(map(len, frames))
@@ -161,7 +163,8 @@ def decode_summary(
             header.summary_digest,
             "summary",
         )
-        manifest = read_summary(_unpack_summary(raw, limits), source.name, header.digest.hex(), limits)
+        with collector_paused():
+            manifest = read_summary(_unpack_summary(raw, limits), source.name, header.digest.hex(), limits)
     except FormatError as exc:
         raise _named(exc, source) from exc
     checkpoint = manifest.checkpoint
@@ -189,7 +192,8 @@ def decode_table(
         raw = _read_frame(
             memoryview(data)[start:], header.body_stored, header.body_raw, header.body_digest, "chunk table"
         )
-        tree = _unpack_body(raw, limits)
+        with collector_paused():
+            tree = _unpack_body(raw, limits)
         checkpoint = manifest.checkpoint
         name = parse_name(source.name)
         found = (
@@ -200,7 +204,8 @@ def decode_table(
         )
         if name is None or found != (checkpoint.collection, checkpoint.epoch, checkpoint.seq, name.id):
             raise ManifestCorruptError("the chunk table belongs to another checkpoint")
-        table = ChunkTable.from_msgpack(tree, limits)
+        with collector_paused():
+            table = ChunkTable.from_msgpack(tree, limits)
         _check_sums(manifest, table)
     except FormatError as exc:
         raise _named(exc, source) from exc
