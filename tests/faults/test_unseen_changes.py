@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gc_rig import GRACE_S, age, collect, place, saved
+from gc_rig import GRACE_S, Changed, age, collect, place, saved
 from rig import Storage
 
 from ckptstore import _collect
@@ -84,5 +84,21 @@ def test_what_several_batches_could_not_delete_is_told_of_all_and_shown_of_some(
         report = await collect(storage, lambda _: Undeletable(storage.space), force=True)
         assert (report.n_failed, len(report.failed)) == (50, 20)
         assert (report.n_garbage, report.garbage_bytes) == (0, 0)
+
+    asyncio.run(main())
+
+
+def test_a_checkpoint_that_only_the_second_listing_shows_is_counted(tmp_path: Path) -> None:
+    async def main() -> None:
+        storage = Storage("memory", tmp_path)
+        late = (await saved(storage, 1, 2))[0].ref.name
+        report = await collect(
+            storage,
+            lambda inner: Changed(
+                inner, lambda number, info: None if number == 1 and info.key.endswith(late) else info
+            ),
+            force=True,
+        )
+        assert (report.n_checkpoints, report.n_garbage) == (2, 0)
 
     asyncio.run(main())
