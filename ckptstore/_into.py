@@ -73,28 +73,31 @@ class _Filling:
         return places
 
     def _shared(self, match: Match) -> list[str]:
-        """Name what comes as a new value and shares memory in the checkpoint with what is filled.
+        """Name what comes as a new value and shares an object or memory in the checkpoint with what is filled.
 
-        It would be a copy of its own then, and what was one array two.
+        It would get a copy of its own, and what was one thing would be two.
         """
-        filled = [pair.source for pair in match.pairs if isinstance(pair.source, Spot)] + match.modules
-        new = {name: [self._roots[name]] for name in self._names if name not in self._into}
-        blocks = self._blocks(filled)
+        filled = match.filled + [pair.source for pair in match.pairs if isinstance(pair.source, Spot)]
+        refs = set(_refs(filled))
+        leaves = [spot for spot in filled if self._outline.entries(spot) is None]
+        blocks = set(self._plan.part(_refs(leaves)).blocks)
+
+        def shares(spots: Sequence[Spot]) -> bool:
+            part = self._plan.part(_refs(spots))
+            return not refs.isdisjoint(part.nodes) or not blocks.isdisjoint(part.blocks)
+
         problems = [
-            f"field {name!r} shares memory with what is loaded into: give it a place in into as well, or load it "
-            "by itself, with fields"
-            for name, spots in new.items()
-            if blocks & self._blocks(spots)
+            f"field {name!r} shares objects or memory with what is loaded into: give it a place in into as well, or "
+            "load it by itself, with fields"
+            for name, root in self._roots.items()
+            if name not in self._into and shares([root])
         ]
-        if blocks & self._blocks(match.others):
+        if shares(match.others):
             problems.append(
-                "an object that comes as a new one shares memory with an array that is loaded into: load its field "
+                "an object that comes as a new one shares others or memory with what is loaded into: load its field "
                 "without into"
             )
         return problems
-
-    def _blocks(self, spots: Sequence[Spot]) -> set[tuple[str, int]]:
-        return set(self._plan.part(_refs(spots)).blocks)
 
     def _places(self, pairs: Sequence[Pair]) -> Blocks:
         """Return the memory of the arrays that take a block of their own from end to end."""
@@ -126,17 +129,8 @@ class _Filling:
 
     def finish(self, blocks: Blocks) -> dict[str, Any]:
         """Build the values, check them against what is there once more, and fill it in one go."""
-        own = [spot for name, spot in self._roots.items() if name in self._into]
-        others = [spot for name, spot in self._roots.items() if name not in self._into]
-        # Nothing is shared between the two. What is copied comes from the CPU, wherever it was.
-        built = self._plan.part(_refs(own)).build_nodes(_refs(own), blocks)
-        built |= self._plan.part(_refs(others)).build_nodes(
-            _refs(others), blocks, device=self._options.device
-        )
+        values = self._plan.build(blocks, device=self._options.device)
         blocks.clear()
-        values = {
-            name: spot.value if spot.ref is None else built[spot.ref] for name, spot in self._roots.items()
-        }
         match = Match(ValueSide())
         for name, target in self._into.items():
             values[name] = match.run(name, target, values[name])
@@ -145,7 +139,6 @@ class _Filling:
             self._manifest.checkpoint.ref,
             changed=bool(self._placed),
         )
-        built.clear()
         self._fill(match)
         return values
 

@@ -30,16 +30,16 @@ class Match:
     """The matching of what the caller gave with the fields of a checkpoint.
 
     ``pairs`` are the arrays and tensors; ``slots`` are container, key and what
-    shall stand there; ``others`` are the values of the checkpoint that come as
-    new objects; ``modules`` those that a module of the caller's takes the
-    tensors of.
+    shall stand there. Of the checkpoint's values, ``filled`` are the containers
+    and modules that those of the caller's stand for, and ``others`` what comes
+    as new objects.
     """
 
     def __init__(self, side: Side) -> None:
         self.pairs: list[Pair] = []
         self.slots: list[tuple[Any, Any, Any]] = []
         self.others: list[Any] = []
-        self.modules: list[Any] = []
+        self.filled: list[Any] = []
         self.problems: list[str] = []
         self._side = side
         self._field = ""
@@ -102,6 +102,7 @@ class Match:
         known = self._met.get(id(target))
         if known is None:
             self._met[id(target)] = (target, identity)
+            self.filled.append(source)
         elif known[1] != identity:
             self._problem(
                 path, "the same object stands elsewhere too, and the checkpoint has another one here"
@@ -148,13 +149,9 @@ class Match:
         own = destination.tensors_of(module, persistent=saved is None)
         known = found.entries if saved is None else saved
         assert isinstance(known, Mapping)
-        if saved is not None:
-            self.modules.append(source)
         if saved is None or self._side.exact:
-            missing, surplus = (
-                [name for name in known if name not in own],
-                [name for name in own if name not in known],
-            )
+            missing = [name for name in known if name not in own]
+            surplus = [name for name in own if name not in known]
             self._names(path, "parameter or buffer", missing, surplus)
         for name, tensor in own.items():
             if name in known:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, TypeVar
 
 from ckptstore.config import Limits
@@ -131,6 +131,11 @@ class RestorePlan:
     def outline(self) -> Outline:
         """Return what the graphs tell of the values without their bytes."""
         return Outline(self._graphs, self._builder({}, None))
+
+    @property
+    def nodes(self) -> Set[Ref]:
+        """The nodes that ``build`` makes."""
+        return self._reached.keys()
 
     @property
     def blocks(self) -> list[tuple[str, int]]:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
-from test_roundtrip import Thing, graphs, shape_of
+from test_roundtrip import graphs, shape_of
 
 from ckptstore import CheckpointStore, StoreConfig
+from ckptstore.errors import DestinationError
 
 RUNS = settings(
     max_examples=100,
@@ -55,13 +56,14 @@ def other(values: dict[str, Any]) -> dict[str, Any]:
 def test_loaded_into_a_copy_it_is_what_a_load_gives(
     store: CheckpointStore, inplace: bool, values: dict[str, Any]
 ) -> None:
-    shape = shape_of(values)
-    # An object that shares an array with what is filled is refused, and no NaN is a key that is found again.
-    assume("nan" not in repr(shape) and Thing not in {kind for kind, *_ in shape})
+    assume("nan" not in repr(shape_of(values)))  # a key that is not found again
     into = other(values)
-    # A new field that shares an array with one that is filled is refused.
-    assume(
-        len(into) == len(values) or not any(type(part[0]) is type and part[0] is np.ndarray for part in shape)
-    )
+    before = shape_of(into)
     checkpoint = store.save("c", values)
-    assert shape_of(store.load(checkpoint, into=into, inplace=inplace)) == shape_of(store.load(checkpoint))
+    try:
+        loaded = store.load(checkpoint, into=into, inplace=inplace, trusted=True)
+    except DestinationError as exc:
+        assert "shares" in str(exc)  # noqa: PT017  # other errors go on
+        assert shape_of(into) == before
+    else:
+        assert shape_of(loaded) == shape_of(store.load(checkpoint, trusted=True))

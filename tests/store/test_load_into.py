@@ -163,7 +163,9 @@ def test_sharing_that_differs_is_refused(store: Any, inplace: bool) -> None:
     base = np.zeros(5000)
     store.save("c", {"x": [one, two], "y": one[:10], "z": Box(two)})
     into: Any = {"x": [base[:4000], base[1000:]]}
-    with pytest.raises(DestinationError, match=r"field 'y' shares memory with what is loaded into"):
+    with pytest.raises(
+        DestinationError, match=r"field 'y' shares objects or memory with what is loaded into"
+    ):
         store.load("c", into=into, inplace=inplace, trusted=True)
     with pytest.raises(DestinationError, match=r"shares memory with field 'x' at '\[0\]', and not so"):
         store.load("c", into=into, inplace=inplace, fields=["x"])
@@ -176,8 +178,20 @@ def test_sharing_that_differs_is_refused(store: Any, inplace: bool) -> None:
     with pytest.raises(DestinationError, match="the same object stands elsewhere too"):
         store.load("d", into={"x": [twice, twice]}, inplace=inplace)
     store.save("e", {"x": {"w": one, "box": Box(one)}})
-    with pytest.raises(DestinationError, match="an object that comes as a new one shares memory"):
+    with pytest.raises(DestinationError, match="an object that comes as a new one shares others or memory"):
         store.load("e", into={"x": {"w": np.zeros(4000), "box": None}}, inplace=inplace, trusted=True)
+
+
+@MODES
+def test_objects_that_are_shared_stay_shared_or_are_refused(store: Any, inplace: bool) -> None:
+    listed, box = [np.ones(3)], Box(3)
+    store.save("c", {"x": {"l": listed, "box": box}, "y": (listed,), "z": [box]})
+    own: Any = {"l": [np.zeros(3)], "box": None}
+    with pytest.raises(DestinationError, match="field 'y' shares objects"):
+        store.load("c", into={"x": own}, inplace=inplace, trusted=True)
+    assert own["box"] is None
+    loaded = store.load("c", into={"x": own}, fields=["x", "z"], inplace=inplace, trusted=True)
+    assert loaded["z"][0] is own["box"]
 
 
 @MODES
