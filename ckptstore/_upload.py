@@ -67,7 +67,7 @@ class Engine:
             backend=backend,
             config=config,
             coder=ChunkCoder(config.codec),
-            choice=EncodingChoice(config.encode_workers, _puts_at_once(backend, config)),
+            choice=EncodingChoice(config.encode_workers),
             workers=workers,
             budget=ByteBudget(config.memory_bytes),
             scratch=Scratch(),
@@ -114,6 +114,7 @@ class Upload:
         self._digests = [b""] * len(snapshot.layout.chunks)
         self._entries: dict[bytes, ChunkEntry] = {}
         self._sent: set[str] = set()
+        self._n_putting = 0
         self._adaptive = engine.config.codec == "auto" and snapshot.raw_bytes >= _ADAPTIVE_BYTES
 
     async def run(self) -> ChunkTable:
@@ -149,35 +150,55 @@ class Upload:
         cost = 2 * chunk.nbytes  # the raw bytes, and as many encoded at most
         await engine.budget.acquire(cost)
         try:
-            only_redundant = self._adaptive and not engine.choice.ask()
-            made = await in_worker(engine.workers, self._encode, number, only_redundant)
-            entry, put_s = made.entry, made.put_s
-            if made.payload is not None and entry is not None:
-                start_s = time.perf_counter()
-                await engine.backend.put(entry.key, made.payload, staged=True)
-                put_s = time.perf_counter() - start_s
-            if entry is not None:
-                self._entries[entry.digest] = entry
-                if entry.nonce == self._nonce:
-                    self._progress.sent_bytes += entry.stored_bytes
-                    if self._adaptive:
-                        self._learn(entry, made.encoded_s, put_s)
+            if engine.backend.put_in_worker is not None:
+                await self._store(number, None)
+            else:  # a raw payload outlives the worker's job: the put reads it
+                with engine.buffers.buffer(chunk.nbytes) as room:
+                    await self._store(number, room)
             self._progress.raw_bytes_done += chunk.nbytes
         finally:
             engine.budget.release(cost)
 
-    def _learn(self, entry: ChunkEntry, encoded_s: float, put_s: float) -> None:
+    async def _store(self, number: int, room: memoryview | None) -> None:
+        engine = self._engine
+        only_redundant = self._adaptive and not engine.choice.ask()
+        made = await in_worker(engine.workers, self._encode, number, room, only_redundant)
+        entry, put_s, n_at_once = made.entry, made.put_s, float(engine.config.encode_workers)
+        if entry is None:
+            return
+        if made.payload is not None:
+            put_s, n_at_once = await self._put(entry.key, made.payload)
+        self._entries[entry.digest] = entry
+        if entry.nonce == self._nonce:
+            self._progress.sent_bytes += entry.stored_bytes
+            if self._adaptive:
+                self._learn(entry, made.encoded_s, put_s, n_at_once)
+
+    async def _put(self, key: str, payload: Buffer) -> tuple[float, float]:
+        """Put from the loop; return how many seconds that took, and among how many puts on average."""
+        self._n_putting += 1
+        start_s, n_before = time.perf_counter(), self._n_putting
+        try:
+            await self._engine.backend.put(key, payload, staged=True)
+            return time.perf_counter() - start_s, (n_before + self._n_putting) / 2
+        finally:
+            self._n_putting -= 1
+
+    def _learn(self, entry: ChunkEntry, encoded_s: float, put_s: float, n_at_once: float) -> None:
         choice = self._engine.choice
         # What is redundant is encoded in any case, and not as fast: it has no part in the choice.
         if entry.codec != "raw" and entry.stored_bytes > REDUNDANT * entry.raw_bytes:
-            choice.encoded(entry.raw_bytes, encoded_s)
-        choice.put(entry.stored_bytes, put_s)
+            choice.encoded(entry.stored_bytes, encoded_s)
+        choice.put(entry.stored_bytes, put_s, n_at_once)
 
-    def _encode(self, number: int, only_redundant: bool) -> _Made:
-        """Runs on a worker: digest, stop if known, encode, and put where the backend can from here."""
+    def _encode(self, number: int, room: memoryview | None, only_redundant: bool) -> _Made:
+        """Runs on a worker: digest, stop if known, encode, and put where the backend can from here.
+
+        ``room``: memory for the chunk until it was put; None if it is put from here.
+        """
         start_s = time.perf_counter()
         chunk = self._snapshot.layout.chunks[number]
-        raw = self._assemble(chunk)
+        raw = self._assemble(chunk, room)
         key = digest(raw)
         self._digests[number] = key
         known = self._known.get(key)
@@ -198,14 +219,11 @@ class Upload:
         put(entry.key, payload)
         return _Made(entry, None, encoded_s - start_s, time.perf_counter() - encoded_s)
 
-    def _assemble(self, chunk: PlannedChunk) -> memoryview:
+    def _assemble(self, chunk: PlannedChunk, room: memoryview | None) -> memoryview:
         pieces = self._snapshot.pieces(chunk)
         if len(pieces) == 1 and self._snapshot.is_private(chunk):
             return pieces[0]
-        if self._engine.backend.put_in_worker is not None:
-            target = self._engine.scratch.take(chunk.nbytes)
-        else:  # a raw payload outlives this job: the put reads it
-            target = memoryview(bytearray(chunk.nbytes))
+        target = self._engine.scratch.take(chunk.nbytes) if room is None else room
         position = 0
         for piece in pieces:
             target[position : position + len(piece)] = piece
@@ -233,14 +251,6 @@ class Upload:
                 index += 1
             buffers.append(tuple(stored))
         return ChunkTable(self._nonce, tuple(self._entries[key] for key in numbers), tuple(buffers))
-
-
-def _puts_at_once(backend: Backend, config: StoreConfig) -> int:
-    """How many chunks of full size can be on their way into the storage at once."""
-    if backend.put_in_worker is not None:
-        return config.encode_workers
-    fits = config.memory_bytes // (2 * config.chunk_bytes)
-    return max(1, min(2 * config.encode_workers + config.io_concurrency, fits))
 
 
 async def discard(engine: Engine, keys: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from ckptstore import CheckpointStore, StoreConfig, _upload
 from ckptstore._encoding import EncodingChoice
+from ckptstore.backends.memory import MemoryBackend
 
 CHUNK = 65_536
 RNG = np.random.default_rng(3)
@@ -31,17 +33,19 @@ def choices(monkeypatch):
         def __init__(self, *args):
             super().__init__(*args)
             self.told = []
+            self.at_once = []
             made.append(self)
 
         def ask(self):
             return super().ask() if self.answer is None else self.answer
 
-        def encoded(self, raw_bytes, seconds):
+        def encoded(self, stored_bytes, seconds):
             assert seconds > 0
-            self.told.append(("encoded", raw_bytes))
+            self.told.append(("encoded", stored_bytes))
 
-        def put(self, stored_bytes, seconds):
+        def put(self, stored_bytes, seconds, n_at_once):
             assert seconds > 0
+            self.at_once.append(n_at_once)
             self.told.append(("put", stored_bytes))
 
         def flushed(self, stored_bytes, seconds, waited_s):
@@ -107,18 +111,54 @@ def test_forced_is_forced(tmp_path, choices, codec, found):
         assert choices[-1].told == []
 
 
-@pytest.mark.parametrize("url", ["memory://", "local"])
-def test_the_choice_is_told_what_was_done(tmp_path, choices, url):
-    with CheckpointStore.open(tmp_path / "x" if url == "local" else url, config=config()) as store:
+class Far(MemoryBackend):
+    """Puts from the loop, as a network would; each waits until ``n_wanted`` are under way, or for no more."""
+
+    def __init__(self, n_wanted=1):
+        super().__init__({}, name="far")
+        self.put_in_worker = None
+        self._left = n_wanted
+        self._enough = asyncio.Event()
+
+    async def put(self, key, data, **options):
+        if key.startswith("chunks/"):
+            self._left -= 1
+            if self._left <= 0:
+                self._enough.set()
+            await self._enough.wait()
+        return await super().put(key, data, **options)
+
+
+@pytest.mark.parametrize("place", ["memory", "local", "far"])
+def test_the_choice_is_told_what_was_done(tmp_path, choices, place):
+    async def far(executor):
+        return Far()
+
+    where = {"memory": "memory://", "local": tmp_path / "store", "far": far}[place]
+    with CheckpointStore.open(where, config=config()) as store:
         sizes = store.save("run", STATE).sizes
         choice = choices[-1]
-        assert choice.sum("encoded") == STATE["weights"].nbytes  # what is redundant has no part in it
+        # What is redundant has no part in it.
+        assert 0.75 < choice.sum("encoded") / STATE["weights"].nbytes < 0.9
         inline = sizes.new_bytes - choice.sum("put")
         assert 0 <= inline < 4096
         assert choice.sum("flushed") == choice.sum("put")
         choice.told.clear()
         store.save("run", STATE)
         assert choice.told == []  # all found: nothing was sent
+
+
+def test_puts_are_told_among_how_many_they_were(choices):
+    async def far(executor):
+        return Far(n_wanted=4)
+
+    with CheckpointStore.open(far, config=config(encode_workers=2, io_concurrency=4)) as store:
+        store.save("run", STATE)
+    at_once = choices[-1].at_once
+    # The first four waited for each other: the first was alone at its start, all were there when it ended.
+    assert max(at_once) >= 2.5
+    assert max(at_once) <= 2 * 2 + 4
+    assert at_once[-1] >= 1
 
 
 def test_manifest_and_sizes_tell_what_was_chosen(tmp_path, choices):
