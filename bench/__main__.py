@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from bench.goals import judge
 from bench.harness import execute, make_plan
 from bench.machine import describe_machine
+from bench.profiles import PROFILES, run_profile
 from bench.report import render
 from bench.s3_server import s3_server
 from bench.systems import SYSTEMS
@@ -91,6 +92,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", metavar="FILE", help="keep every figure, with machine, versions and command"
     )
+    parser.add_argument(
+        "--profile",
+        choices=list(PROFILES),
+        help="every part of the benchmark with its own options; only --out, --dir and --quiet are heeded beside it",
+    )
+    parser.add_argument("--out", metavar="DIR", default="bench-out", help="of a profile's files (bench-out)")
     parser.add_argument("--dir", metavar="DIR", help="where the files go (the system's temporary directory)")
     parser.add_argument("--quiet", action="store_true", help="no line per round on stderr")
     return parser
@@ -100,6 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark; 0 also when a goal is missed, 1 when a system failed."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(given)
+    if options.profile:
+        say = _quiet if options.quiet else _say
+        return run_profile(options.profile, options.out, scratch=options.dir, say=say)
     default = "torch" if importlib.util.find_spec("torch") else "arrays"
     on_s3 = options.backend == "s3"
     systems = [name for name in options.system or SYSTEMS if SYSTEMS[name].on_s3 == on_s3]
