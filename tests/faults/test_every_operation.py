@@ -109,6 +109,27 @@ async def _load(store: AsyncCheckpointStore, base: Checkpoint) -> Any:
     assert is_values(await store.load(base), 0)
 
 
+async def _load_into(store: AsyncCheckpointStore, base: Checkpoint) -> Any:
+    own = {"same": values(1)["same"] - 1, "other": values(1)["other"] - 1}
+    before = {name: array.copy() for name, array in own.items()}
+    try:
+        assert is_values(await store.load(base, into=own), 0)
+    except BaseException:
+        # All of it has changed, by a cancellation that came later, or nothing has.
+        assert is_values(own | {"seed": 0}, 0) or all((own[name] == before[name]).all() for name in own)
+        raise
+
+
+async def _load_inplace(store: AsyncCheckpointStore, base: Checkpoint) -> Any:
+    own = {name: values(1)[name] for name in ("same", "other")}
+    assert is_values(await store.load(base, into=own, inplace=True), 0)
+
+
+async def _load_a_part(store: AsyncCheckpointStore, base: Checkpoint) -> Any:
+    handle = await store.handle(base)
+    assert (await handle["other"].load() == values(0)["other"]).all()
+
+
 async def _latest(store: AsyncCheckpointStore, base: Checkpoint) -> Any:
     found = await store.latest("c")
     assert found is not None
