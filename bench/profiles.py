@@ -45,8 +45,8 @@ PROFILES: Mapping[str, Profile] = {
         "model": f"bench --size 256MiB --rounds 3 --workload torch --system {_MODEL}",
         "others": f"bench --size 32MiB --rounds 1 --workload {_OTHERS} --system {_BESIDE}",
         "s3-states": f"bench --backend s3 --size 64MiB --rounds 1 --workload torch --system {_ON_S3}",
-        "s3-clients": "bench.s3_cost --objects 32 --rounds 3",
-        "training": f"bench.training --size 64MiB --saves 3 --steps 15 --rounds 1 --system {_LOOPS}",
+        "s3-clients": "bench.s3_cost --objects 32 --rounds 2",
+        "training": f"bench.training --size 64MiB --saves 3 --steps 10 --rounds 1 --system {_LOOPS}",
         "growth": "bench.growth --tensors 1000 10000 100000 --chunks 10000 100000 --rounds 1",
     },
     "full": {
