@@ -124,6 +124,12 @@ def test_what_comes_from_outside_a_pickle_is_not_changed_by_it() -> None:
             load(stream(b"K\x00Q", change), refs=refs)
 
 
+def test_a_persistent_id_that_is_no_number_is_refused() -> None:
+    for pid in (text("os"), b"\x88"):
+        with pytest.raises(UntrustedPickleError, match="persistent id that is no number"):
+            load(stream(pid, b"Q"), refs=[["list", [1]]])
+
+
 def test_a_state_with_slots_is_refused_for_attributes() -> None:
     with pytest.raises(UntrustedPickleError, match="dict of names"):
         load(stream(state(made("argparse", "Namespace"), data((None, {"x": 1})))))
