@@ -34,14 +34,15 @@ BOTO3 = "boto3 in threads"
 
 
 def _round(client: str, endpoint_url: str, n_objects: int, place: str) -> Cost:
-    """The cost of a round. Raises ImportError: the client cannot run here."""
+    """The cost of a round. Raises ImportError: the client cannot run here; RuntimeError: it failed."""
     done = subprocess.run(
         [sys.executable, "-m", "bench.s3_cost", "--child", client, endpoint_url, str(n_objects), place],
         capture_output=True,
         text=True,
     )
     if done.returncode:
-        raise RuntimeError(f"{client} failed: {done.stderr[-1000:]}")
+        lines = done.stderr.strip().splitlines() or ["nothing on stderr"]
+        raise RuntimeError(f"FAILED, exit status {done.returncode}: {lines[-1]}")
     answer: dict[str, Any] = json.loads(done.stdout)
     if "unavailable" in answer:
         raise ImportError(answer["unavailable"])
@@ -72,7 +73,7 @@ def _null_server() -> Iterator[str]:
 def measure(
     endpoint_url: str, n_objects: int, rounds: int, *, seed: int = 0
 ) -> tuple[dict[str, list[Cost]], dict[str, str]]:
-    """Return the costs of each client, a round each, and why the others were skipped."""
+    """Return the costs of each client, a round each, and why the others were skipped, which one that fails is too."""
     skipped = {
         name: f"{', '.join(lacking)} is not installed"
         for name, client in CLIENTS.items()
@@ -85,7 +86,7 @@ def measure(
             try:
                 place = f"bench/{client.replace(' ', '-')}-{number}"
                 costs[client].append(_round(client, endpoint_url, n_objects, place))
-            except ImportError as error:
+            except (ImportError, RuntimeError) as error:
                 skipped[client] = str(error)
                 del costs[client]
     return costs, skipped
