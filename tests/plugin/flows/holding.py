@@ -91,9 +91,13 @@ def _functions_of(thread):
 
 
 def _around_put(around):
-    put = Backend.put
+    for verb in ("put", "put_in_time"):
+        if verb in vars(Backend):  # else it is the other one, after a check
+            setattr(Backend, verb, _wrapped(getattr(Backend, verb), around))
 
+
+def _wrapped(put, around):
     async def putting(*args, **kwargs):
         return await around(put, *args, **kwargs)
 
-    Backend.put = putting
+    return putting
