@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ckptstore._fetch import ChunkFetch, Target, is_no_object
 from ckptstore._memory import allocate
+from ckptstore._pause import collector_paused
 from ckptstore._table import ChunkEntry, ChunkTable
 from ckptstore._tasks import for_each
 from ckptstore._upload import Engine
@@ -35,10 +36,11 @@ class _Part:
 
 
 def _target(chunk: ChunkEntry, parts: list[_Part], memory: dict[Wanted, memoryview]) -> Target:
-    places = [memory[part.wanted][part.start : part.start + part.nbytes] for part in parts]
-    if len(places) == 1 and len(places[0]) == chunk.raw_bytes:
-        return Target(places[0])
-    copies = tuple((place, part.offset) for place, part in zip(places, parts, strict=True))
+    with collector_paused():
+        places = [memory[part.wanted][part.start : part.start + part.nbytes] for part in parts]
+        if len(places) == 1 and len(places[0]) == chunk.raw_bytes:
+            return Target(places[0])
+        copies = tuple((place, part.offset) for place, part in zip(places, parts, strict=True))
     return Target(memoryview(bytearray(chunk.raw_bytes)), copies)
 
 
@@ -62,18 +64,7 @@ class Download:
 
         Raises ChunkCorruptError or ChunkMissingError naming field, leaf and key, or BackendError.
         """
-        memory: dict[Wanted, memoryview] = {}
-        parts: dict[int, list[_Part]] = {}
-        for key in wanted:
-            buffer = self._table.buffers[self._positions[key.field]][key.buffer]
-            place = into.get(key) if into else None
-            memory[key] = allocate(buffer.nbytes) if place is None else place
-            if buffer.inline is not None:
-                memory[key][:] = buffer.inline
-            start = 0
-            for chunk, offset, nbytes in buffer.segments:
-                parts.setdefault(chunk, []).append(_Part(key, start, offset, nbytes))
-                start += nbytes
+        memory, parts = self._plan(wanted, into or {})
 
         async def get(item: tuple[int, list[_Part]]) -> None:
             await self._get(self._table.chunks[item[0]], item[1], memory)
@@ -84,6 +75,25 @@ class Download:
             limit += engine.config.io_concurrency
         await for_each(parts.items(), get, min(limit, max(1, len(parts))))
         return memory
+
+    def _plan(
+        self, wanted: Iterable[Wanted], into: Mapping[Wanted, memoryview]
+    ) -> tuple[dict[Wanted, memoryview], dict[int, list[_Part]]]:
+        """Return memory for each buffer, with what travels inline in it, and what of each chunk goes where."""
+        memory: dict[Wanted, memoryview] = {}
+        parts: dict[int, list[_Part]] = {}
+        with collector_paused():
+            for key in wanted:
+                buffer = self._table.buffers[self._positions[key.field]][key.buffer]
+                place = into.get(key)
+                memory[key] = allocate(buffer.nbytes) if place is None else place
+                if buffer.inline is not None:
+                    memory[key][:] = buffer.inline
+                start = 0
+                for chunk, offset, nbytes in buffer.segments:
+                    parts.setdefault(chunk, []).append(_Part(key, start, offset, nbytes))
+                    start += nbytes
+        return memory, parts
 
     async def chunk(self, number: int, user: Wanted) -> memoryview:
         """Return the verified raw bytes of one chunk; errors name the buffer that uses it.

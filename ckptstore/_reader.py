@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ckptstore._download import Download, Wanted
+from ckptstore._pause import collector_paused
 from ckptstore._summaries import read_manifest
 from ckptstore._tasks import in_worker
 from ckptstore._trust import Trusted
@@ -74,9 +75,12 @@ class Reading:
         engine = self.engine
 
         async def blocks_of(wanted: Iterable[tuple[str, int]]) -> Blocks:
-            found = {Wanted(field, block + 1): (field, block) for field, block in wanted}
-            into = {key: places[name] for key, name in found.items() if name in places} if places else {}
-            return {found[key]: view for key, view in (await self._download.run(found, into)).items()}
+            with collector_paused():
+                found = {Wanted(field, block + 1): (field, block) for field, block in wanted}
+                into = {key: places[name] for key, name in found.items() if name in places} if places else {}
+            loaded = await self._download.run(found, into)
+            with collector_paused():
+                return {found[key]: view for key, view in loaded.items()}
 
         if plan.trusted and plan.pickled:
             engine.trust.runs(engine.backend.url, plan.pickled)

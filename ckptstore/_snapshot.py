@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from ckptstore._chunking import BlockSize, Layout, PlannedChunk, plan_layout
 from ckptstore._memory import Arena
+from ckptstore._pause import collector_paused
 from ckptstore.config import Limits, StoreConfig
 from ckptstore.errors import LimitExceededError
 from ckptstore.serializers import Block, DumpedField, Registry, dump
-from ckptstore.serializers._pause import collector_paused
 
 __all__ = ["Snapshot", "take_snapshot"]
 

@@ -26,6 +26,7 @@ import zstandard
 from ckptstore._chunking import digest
 from ckptstore._keys import CheckpointName, manifest_key, parse_name
 from ckptstore._msgpack import pack, unpack
+from ckptstore._pause import collector_paused
 from ckptstore._schema import as_int, as_map, as_str
 from ckptstore._signing import SIGNED_BYTES, Keyring, shown_id
 from ckptstore._summary import SUMMARY_KEYS, Draft, read_summary, summary_to_msgpack
@@ -43,7 +44,6 @@ from ckptstore.errors import (
     StoreMismatchError,
     UnsupportedVersionError,
 )
-from ckptstore.serializers._pause import collector_paused
 
 __all__ = [
     "HEADER_BYTES",

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from ckptstore._pause import collector_paused
 from ckptstore.config import Limits
 from ckptstore.serializers import _paths
 from ckptstore.serializers._check import FieldGraph
 from ckptstore.serializers._nodes import Node
-from ckptstore.serializers._pause import collector_paused
 from ckptstore.serializers.dtypes import itemsize_of, torch_itemsize
 from ckptstore.serializers.graph import CONJ, NEG
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ckptstore import _msgpack
+from ckptstore._pause import collector_paused
 from ckptstore.config import Limits
 from ckptstore.errors import LimitExceededError
 from ckptstore.serializers import arrays, memory, tensors
@@ -14,7 +15,6 @@ from ckptstore.serializers._blame import cycle_through_custom
 from ckptstore.serializers._cycles import cycles
 from ckptstore.serializers._leaves import Leaf, LeafLister
 from ckptstore.serializers._nodes import Node
-from ckptstore.serializers._pause import collector_paused
 from ckptstore.serializers._walk import Walk
 from ckptstore.serializers.graph import SHORT
 from ckptstore.serializers.memory import Block, Extent, Region

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, TypeVar
 
+from ckptstore._pause import collector_paused
 from ckptstore.config import Limits
 from ckptstore.errors import LimitExceededError, ManifestCorruptError
 from ckptstore.serializers._allowlist import Allowlist
@@ -13,7 +14,6 @@ from ckptstore.serializers._builder import Builder
 from ckptstore.serializers._check import BlockUse, FieldGraph, Ref
 from ckptstore.serializers._opcodes import imported_names
 from ckptstore.serializers._outline import Outline, Spot
-from ckptstore.serializers._pause import collector_paused
 from ckptstore.serializers._rules import shown
 from ckptstore.serializers._unpickler import refusal
 from ckptstore.serializers.graph import CONJ, NEG
@@ -80,13 +80,13 @@ class RestorePlan:
             return
         with collector_paused():
             checked = self._graphs[field] = FieldGraph(field, graph, block_sizes, self._limits)
-        self._wanted.pop(field, None)
-        for use in self._waiting_uses.pop(field, ()):
-            self._use(use)
-        stack: list[Ref] = [(field, at) for at in self._waiting_nodes.pop(field, ())]
-        if field in self._roots:
-            stack += checked.root_refs
-        self._reach(stack)
+            self._wanted.pop(field, None)
+            for use in self._waiting_uses.pop(field, ()):
+                self._use(use)
+            stack: list[Ref] = [(field, at) for at in self._waiting_nodes.pop(field, ())]
+            if field in self._roots:
+                stack += checked.root_refs
+            self._reach(stack)
 
     def _reach(self, stack: list[Ref]) -> None:
         while stack:

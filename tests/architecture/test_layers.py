@@ -14,7 +14,18 @@ PACKAGE = ROOT / "ckptstore"
 # and from modules before it on its own floor.
 FLOORS = (
     ("errors", "_capacity", "_policy_text", "retention", "garbage", "verify"),
-    ("config", "_budget", "_chunking", "_clock", "_encoding", "_memory", "_msgpack", "_tasks", "_workers"),
+    (
+        "config",
+        "_budget",
+        "_chunking",
+        "_clock",
+        "_encoding",
+        "_memory",
+        "_msgpack",
+        "_pause",
+        "_tasks",
+        "_workers",
+    ),
     ("_keys", "_gc_refs", "_schema", "_metadata", "backends.base", "backends", "serializers", "codecs"),
     ("checkpoint", "diff", "_table", "_summary", "_signing", "manifest", "_loop"),
     ("testing", "doctor", "_listing", "_snapshot", "_trust", "_upload", "_commit", "_summaries"),
