@@ -79,7 +79,8 @@ class AdaptiveLimit:
             ):  # granted in the same turn of the loop as the cancellation
                 self._under_way -= 1
             else:
-                self._waiting.remove(turn)
+                with contextlib.suppress(ValueError):  # passed over already, by a place that was given back
+                    self._waiting.remove(turn)
             self._admit()
             raise
 

@@ -240,9 +240,29 @@ def test_a_place_is_given_back_whenever_its_owner_is_cancelled(run):
                 await asyncio.sleep(0)
             tasks[1].cancel()
             await asyncio.wait(tasks)
+            assert all(task.cancelled() or task.exception() is None for task in tasks)
             assert limit.under_way == 0
             async with limit.place():
                 assert limit.under_way == 1
+
+    run(main())
+
+
+def test_a_place_that_is_given_back_in_the_moment_a_wait_for_it_is_cancelled_goes_to_the_next(run):
+    async def main():
+        limit = AdaptiveLimit(1, 1)
+        held = limit.place()
+        await held.__aenter__()
+        places = [limit.place() for _ in range(2)]
+        waiting = [asyncio.create_task(place.__aenter__()) for place in places]
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        await held.__aexit__(None, None, None)  # the one that was cancelled has not run since
+        await asyncio.wait(waiting)
+        assert waiting[0].cancelled()
+        assert waiting[1].exception() is None
+        assert limit.under_way == 1
+        await places[1].__aexit__(None, None, None)
 
     run(main())
 
