@@ -192,7 +192,7 @@ class Saves:
 
     def _start(self, request: Request, snapshot: Snapshot, *, captured: bool) -> asyncio.Task[Checkpoint]:
         """Write in a task that gives back the turn at its end, and with ``captured`` the memory."""
-        task = self._writing = asyncio.ensure_future(self._write(request, snapshot))
+        task = self._writing = asyncio.ensure_future(self._write(request, snapshot, background=captured))
         task.add_done_callback(lambda ended: self._ended(ended, captured=captured))
         return task
 
@@ -201,7 +201,7 @@ class Saves:
         if found.skipped:
             self._fallbacks[collection] = found
 
-    async def _write(self, request: Request, snapshot: Snapshot) -> Checkpoint:
+    async def _write(self, request: Request, snapshot: Snapshot, *, background: bool) -> Checkpoint:
         found = self._fallbacks.get(request.collection)
         if found is not None:
             attributes = noted(request.attributes, found, self._engine.config.limits)
@@ -214,6 +214,7 @@ class Saves:
             store_id=self._marker.store_id,
             clock=self._clock,
             max_save_s=self._marker.max_save_s,
+            background=background,
         )
         if self._fallbacks.get(request.collection) is found:
             self._fallbacks.pop(request.collection, None)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ckptstore._budget import ByteBudget
 from ckptstore._chunking import PlannedChunk, digest
@@ -93,7 +95,8 @@ class Upload:
     """The chunks of one snapshot on their way.
 
     ``known`` are chunks that are safe to reuse (protocol, S0 and S2); ``nonce``
-    belongs to this save alone, so no two saves ever write one key.
+    belongs to this save alone, so no two saves ever write one key. In the
+    ``background`` it leaves a processor to who goes on meanwhile, if there are two.
     """
 
     def __init__(
@@ -104,8 +107,12 @@ class Upload:
         nonce: bytes,
         known: Mapping[bytes, ChunkEntry],
         progress: Progress,
+        background: bool = False,
     ) -> None:
         self._engine = engine
+        self._turns: AbstractAsyncContextManager[Any] = nullcontext()
+        if background:
+            self._turns = asyncio.Semaphore(max(1, engine.config.encode_workers - 1))
         self._snapshot = snapshot
         self._nonce = nonce
         self._known = known
@@ -162,7 +169,8 @@ class Upload:
     async def _store(self, number: int, room: memoryview | None) -> None:
         engine = self._engine
         only_redundant = self._adaptive and not engine.choice.ask()
-        made = await in_worker(engine.workers, self._encode, number, room, only_redundant)
+        async with self._turns:
+            made = await in_worker(engine.workers, self._encode, number, room, only_redundant)
         entry, put_s, n_at_once = made.entry, made.put_s, float(engine.config.encode_workers)
         if entry is None:
             return

@@ -70,11 +70,19 @@ async def write(
     store_id: str,
     clock: Clock,
     max_save_s: float,
+    background: bool,
 ) -> Checkpoint:
     """Upload and commit; return the checkpoint, durable. Raises as ``publish``."""
 
     def content(nonce: bytes, known: Mapping[bytes, ChunkEntry]) -> Upload:
-        return Upload(engine, snapshot, nonce=nonce, known=known, progress=request.progress)
+        return Upload(
+            engine,
+            snapshot,
+            nonce=nonce,
+            known=known,
+            progress=request.progress,
+            background=background,
+        )
 
     manifest = await publish(
         engine,
