@@ -68,6 +68,7 @@ class Arena:
 
     def __init__(self) -> None:
         self._segments: list[_Segment] = []
+        self._reserving_bytes = 0
         self._released = False
         self._lock = threading.Lock()
 
@@ -94,16 +95,21 @@ class Arena:
 
         Nobody who takes memory meanwhile waits for this, and ``release`` ends it.
         """
-        missing = nbytes - self.nbytes
-        if missing <= 0:
-            return
-        segment = _Segment(
-            allocate(missing + missing // 64 + _LARGE), reserved=True
-        )  # and some for alignment
-        touch(segment.memory, lambda: not self._released)
         with self._lock:
-            if not self._released:
-                self._segments.append(segment)
+            missing = nbytes - self.nbytes - self._reserving_bytes
+            if missing <= 0:
+                return
+            size = missing + missing // 64 + _LARGE  # parts are aligned
+            self._reserving_bytes += size
+        try:
+            segment = _Segment(allocate(size), reserved=True)
+            touch(segment.memory, lambda: not self._released)
+            with self._lock:
+                if not self._released:
+                    self._segments.append(segment)
+        finally:
+            with self._lock:
+                self._reserving_bytes -= size
 
     def reset(self) -> None:
         """Make all memory free for the next snapshot. What the last one did not use is given back."""

@@ -112,6 +112,23 @@ def test_saves_and_captures_do_not_wait_for_a_reservation(monkeypatch: pytest.Mo
         go_on.set()
 
 
+def test_what_is_being_reserved_is_not_reserved_again(
+    monkeypatch: pytest.MonkeyPatch, allocated: list[int]
+) -> None:
+    """A loop asks twice, and the second time the first may still be at it."""
+    begun, go_on = held(monkeypatch)
+    arena = Arena()
+    first = threading.Thread(target=arena.reserve, args=(10 * MIB,))
+    first.start()
+    assert begun.wait(60)
+    arena.reserve(8 * MIB)
+    go_on.set()
+    arena.reserve(20 * MIB)
+    first.join(60)
+    assert sum(allocated) < 23 * MIB
+    assert arena.nbytes == sum(allocated)
+
+
 def test_a_store_that_is_closed_meanwhile_keeps_no_memory(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
     begun, go_on = held(monkeypatch)
 
