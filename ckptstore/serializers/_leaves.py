@@ -60,7 +60,7 @@ class LeafLister:
         while todo:
             node, way = todo.pop()
             if node.tag in ("array", "tensor"):
-                path = _text(way)
+                path = _paths.of_way(way)
                 found.append(self._leaf(node, path[1:] if in_module else path, field))
                 continue
             if not node.kids:
@@ -112,15 +112,6 @@ class LeafLister:
 def _module_type() -> Any:
     module: Any = getattr(getattr(sys.modules.get("torch"), "nn", None), "Module", None)
     return module or ()
-
-
-def _text(way: Any) -> str:
-    steps: list[str] = []
-    while way is not None:
-        way, step = way
-        steps.append(step)
-    steps.reverse()
-    return _paths.join("", steps)
 
 
 @dataclass(slots=True)

@@ -119,7 +119,7 @@ class Outline:
         while todo:
             spot, way = todo.pop()
             if self.tag(spot) in ("array", "tensor"):
-                path = _text(way)
+                path = _paths.of_way(way)
                 found[path] = None if path in found else spot
                 continue
             inner: list[tuple[Spot, Any]] = []
@@ -174,11 +174,3 @@ class Outline:
             seen.update(new)
             stack += new
         return True
-
-
-def _text(way: Any) -> str:
-    steps: list[str] = []
-    while way is not None:
-        way, step = way
-        steps.append(step)
-    return _paths.join("", steps[::-1])

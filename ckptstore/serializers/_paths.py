@@ -7,7 +7,7 @@ from typing import Any
 
 from ckptstore.serializers._nodes import Node
 
-__all__ = ["find", "join", "key_text", "place", "step_text", "steps"]
+__all__ = ["find", "join", "key_text", "of_way", "place", "step_text", "steps"]
 
 _MAX_STEPS = 24
 
@@ -32,6 +32,15 @@ def join(field: str, steps: list[str]) -> str:
         half = _MAX_STEPS // 2
         steps = [*steps[:half], f"...({len(steps) - _MAX_STEPS} more)...", *steps[-half:]]
     return field + "".join(steps)
+
+
+def of_way(way: Any) -> str:
+    """Return the path of a way, ``(the way before, step)`` with None at the field."""
+    steps: list[str] = []
+    while way is not None:
+        way, step = way
+        steps.append(step)
+    return join("", steps[::-1])
 
 
 def steps(node: Node) -> Iterator[tuple[Node, str]]:

@@ -133,7 +133,7 @@ def _paths_of(graph: FieldGraph) -> dict[int, str]:
     todo: list[tuple[Node, Any]] = [(root, None)]
     while todo:
         node, way = todo.pop()
-        found[node.order] = _text(way)
+        found[node.order] = _paths.of_way(way)
         if not node.items:
             continue
         inner: list[tuple[Node, Any]] = []
@@ -143,11 +143,3 @@ def _paths_of(graph: FieldGraph) -> dict[int, str]:
                 inner.append((kid, (way, step)))
         todo.extend(reversed(inner))
     return found
-
-
-def _text(way: Any) -> str:
-    steps: list[str] = []
-    while way is not None:
-        way, step = way
-        steps.append(step)
-    return _paths.join("", steps[::-1])
