@@ -112,6 +112,25 @@ class RandomFaults:
         return rule
 
 
+FAULTS = [
+    Rule("refuse"),
+    Rule("cut_request", verb="PUT"),
+    Rule("lost_ack"),
+    Rule("cut_head"),
+    Rule("cut", verb="GET"),
+    Rule("reset", verb="GET"),
+    Rule("cut", verb="LIST"),
+    Rule("flip", verb="GET", key="chunks/"),
+    Rule("delay", delay_s=0.05),
+    Rule("answer", status=503, code="SlowDown"),
+    Rule("answer", status=500, code="InternalError"),
+    Rule("answer", status=409, code="OperationAborted"),
+    Rule("replace", status=200, body=b""),
+    Rule("replace", status=200, body=HTML, headers={"Content-Type": "text/html"}),
+]
+"""What goes wrong on a bad network and takes no time."""
+
+
 @dataclass
 class _Message:
     start: str

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import seaweed
-from chaos import HTML, ChaosProxy, RandomFaults, Rule
+from chaos import FAULTS, ChaosProxy, RandomFaults
 
 from ckptstore import CheckpointStore, StoreConfig
 
@@ -25,22 +25,6 @@ SOAK_S = float(os.environ.get("CKPTSTORE_SOAK_S", "3600"))
 CREWS = [
     {"name": "one", "n_writers": 4, "n_readers": 2, "n_collectors": 1},
     {"name": "two", "n_writers": 4, "n_readers": 1, "n_collectors": 1},
-]
-FAULTS = [
-    Rule("refuse"),
-    Rule("cut_request", verb="PUT"),
-    Rule("lost_ack"),
-    Rule("cut_head"),
-    Rule("cut", verb="GET"),
-    Rule("reset", verb="GET"),
-    Rule("cut", verb="LIST"),
-    Rule("flip", verb="GET", key="chunks/"),
-    Rule("delay", delay_s=0.05),
-    Rule("answer", status=503, code="SlowDown"),
-    Rule("answer", status=500, code="InternalError"),
-    Rule("answer", status=409, code="OperationAborted"),
-    Rule("replace", status=200, body=b""),
-    Rule("replace", status=200, body=HTML, headers={"Content-Type": "text/html"}),
 ]
 
 seconds = pytest.mark.parametrize(
