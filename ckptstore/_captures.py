@@ -111,7 +111,8 @@ class Captures:
         """
         arena = self._arenas.pop() if self._arenas else Arena()
         try:
-            snapshot = await in_worker(self._own_workers(), self._snapshot, values, arena)
+            workers = self._own_workers()
+            snapshot = await in_worker(workers, self._snapshot, values, arena, workers)
             if self._closed:
                 raise StoreClosedError("the store was closed while values were captured")
         except BaseException:
@@ -144,8 +145,10 @@ class Captures:
             self._workers = WorkerPool(2, "ckptstore-capture")
         return self._workers
 
-    def _snapshot(self, values: Mapping[str, object], arena: Arena) -> Snapshot:
-        return take_snapshot(values, config=self._engine.config, registry=self._registry, arena=arena)
+    def _snapshot(self, values: Mapping[str, object], arena: Arena, workers: WorkerPool) -> Snapshot:
+        return take_snapshot(
+            values, config=self._engine.config, registry=self._registry, arena=arena, workers=workers
+        )
 
     def _keep(self, arena: Arena) -> None:
         arena.reset()

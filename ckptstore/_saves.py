@@ -188,6 +188,7 @@ class Saves:
             config=self._engine.config,
             registry=self._registry,
             arena=self._arena if capture else None,
+            workers=self._engine.workers,
         )
 
     def _start(self, request: Request, snapshot: Snapshot, *, captured: bool) -> asyncio.Task[Checkpoint]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from ckptstore._chunking import BlockSize, Layout, PlannedChunk, plan_layout
+from ckptstore._copying import copy_all
 from ckptstore._memory import Arena
 from ckptstore._pause import collector_paused
 from ckptstore.config import Limits, StoreConfig
@@ -15,7 +17,6 @@ from ckptstore.serializers import Block, DumpedField, Registry, dump
 __all__ = ["Snapshot", "take_snapshot"]
 
 _INLINE_TOTAL_BYTES = 256 * 1024
-_COPY_STEP = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,16 @@ class Snapshot:
 
 
 def take_snapshot(
-    values: Mapping[str, object], *, config: StoreConfig, registry: Registry, arena: Arena | None
+    values: Mapping[str, object],
+    *,
+    config: StoreConfig,
+    registry: Registry,
+    arena: Arena | None,
+    workers: Executor,
 ) -> Snapshot:
     """Serialize the values; with an arena, also copy what the caller could change afterwards.
+
+    Those of ``workers`` that are free help to copy; the caller may be one of them.
 
     Without one the snapshot reads the caller's memory, which must not change
     until the save is over; a chunk is then copied before it is digested, so
@@ -60,7 +68,7 @@ def take_snapshot(
     with collector_paused():
         fields, buffers, layout = _planned(values, config, registry)
     if arena is not None:
-        buffers = [block if block.private else _captured(block, arena) for block in buffers]
+        buffers = _captured(buffers, arena, workers, config.encode_workers)
     return Snapshot(fields, tuple(buffers), layout)
 
 
@@ -84,11 +92,16 @@ def _planned(
     return fields, buffers, layout
 
 
-def _captured(block: Block, arena: Arena) -> Block:
-    target = arena.take(len(block.view))
-    for start in range(0, len(target), _COPY_STEP):  # the lock of the interpreter is given up between steps
-        target[start : start + _COPY_STEP] = block.view[start : start + _COPY_STEP]
-    return Block(target, block.itemsize, True)
+def _captured(blocks: Sequence[Block], arena: Arena, workers: Executor, n_threads: int) -> list[Block]:
+    captured = [
+        block if block.private else Block(arena.take(len(block.view)), block.itemsize, True)
+        for block in blocks
+    ]
+    pairs = zip(captured, blocks, strict=True)
+    copy_all(
+        ((copied.view, block.view) for copied, block in pairs if copied is not block), workers, n_threads
+    )
+    return captured
 
 
 def _check_total(sizes: Sequence[BlockSize], limits: Limits) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ckptstore._budget import ByteBudget
 from ckptstore._chunking import PlannedChunk, digest
+from ckptstore._copying import copy
 from ckptstore._encoding import EncodingChoice
 from ckptstore._memory import BufferPool, Scratch
 from ckptstore._signing import Keyring
@@ -122,6 +123,8 @@ class Upload:
         self._entries: dict[bytes, ChunkEntry] = {}
         self._sent: set[str] = set()
         self._n_putting = 0
+        # Chunks that did not change lie side by side: the next one is taken to be as the last one was.
+        self._finds = bool(known)
         self._adaptive = engine.config.codec == "auto" and snapshot.raw_bytes >= _ADAPTIVE_BYTES
 
     async def run(self) -> ChunkTable:
@@ -206,12 +209,14 @@ class Upload:
         """
         start_s = time.perf_counter()
         chunk = self._snapshot.layout.chunks[number]
-        raw = self._assemble(chunk, room)
-        key = digest(raw)
-        self._digests[number] = key
-        known = self._known.get(key)
-        if known is not None and self._engine.may_reuse(known):
+        known = self._found_in_place(number, chunk) if self._finds else None
+        if known is None:
+            raw = self._assemble(chunk, room)
+            known = self._find(number, raw)
+        self._finds = known is not None
+        if known is not None:
             return _Made(known)
+        key = self._digests[number]
         # dict.setdefault is atomic: of equal chunks in one save, one worker sends.
         if self._claims.setdefault(key, number) != number:
             return _Made()
@@ -227,6 +232,19 @@ class Upload:
         put(entry.key, payload)
         return _Made(entry, None, encoded_s - start_s, time.perf_counter() - encoded_s)
 
+    def _found_in_place(self, number: int, chunk: PlannedChunk) -> ChunkEntry | None:
+        """Look for a chunk without a copy of it: if it is found, its bytes are not read again."""
+        pieces = self._snapshot.pieces(chunk)
+        if len(pieces) > 1 or self._snapshot.is_private(chunk):
+            return None
+        return self._find(number, pieces[0])
+
+    def _find(self, number: int, raw: memoryview) -> ChunkEntry | None:
+        """Digest a chunk's bytes and return the equal one that may be reused, if there is one."""
+        key = self._digests[number] = digest(raw)
+        known = self._known.get(key)
+        return known if known is not None and self._engine.may_reuse(known) else None
+
     def _assemble(self, chunk: PlannedChunk, room: memoryview | None) -> memoryview:
         pieces = self._snapshot.pieces(chunk)
         if len(pieces) == 1 and self._snapshot.is_private(chunk):
@@ -234,7 +252,7 @@ class Upload:
         target = self._engine.scratch.take(chunk.nbytes) if room is None else room
         position = 0
         for piece in pieces:
-            target[position : position + len(piece)] = piece
+            copy(target[position : position + len(piece)], piece)
             position += len(piece)
         return target
 

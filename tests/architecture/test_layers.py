@@ -19,6 +19,7 @@ FLOORS = (
         "_budget",
         "_chunking",
         "_clock",
+        "_copying",
         "_encoding",
         "_memory",
         "_msgpack",
