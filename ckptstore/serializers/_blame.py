@@ -8,12 +8,19 @@ from collections.abc import Callable, Iterator, Sequence
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
-from ckptstore.errors import UnserializableError
+from ckptstore.errors import SaveError, UnserializableError
 from ckptstore.serializers import _paths
 from ckptstore.serializers._nodes import Node
 from ckptstore.serializers.pickling import PROTOCOL, Unit, dump_unit
 
-__all__ = ["custom_failed", "cycle_through_custom", "never_settles", "pickle_failed"]
+__all__ = [
+    "copy_failed",
+    "custom_failed",
+    "cycle_through_custom",
+    "device_failed",
+    "never_settles",
+    "pickle_failed",
+]
 
 _MAX_TRIALS = 2000
 _MAX_SEARCH_S = 5.0
@@ -76,6 +83,19 @@ def cycle_through_custom(roots: dict[str, Any], node: Node, name: str) -> Unseri
 def never_settles(roots: dict[str, Any], unit: Unit) -> UnserializableError:
     """Return the error for an object that shares something else each time it is pickled."""
     return _error(roots, unit.roots[0], "each time it is pickled it shares other objects with its neighbours")
+
+
+def copy_failed(roots: dict[str, Any], node: Node, space: str, exc: Exception) -> UnserializableError:
+    """Return the error for a tensor that could not be copied from its device."""
+    return _error(roots, node, f"it cannot be copied from {space}, {type(exc).__name__}: {_short(exc)}")
+
+
+def device_failed(space: str, exc: Exception) -> SaveError:
+    """Return the error for a device that does not do what it is told."""
+    return SaveError(
+        f"the tensors on {space} cannot be saved: {type(exc).__name__}: {_short(exc)}; some work before the save "
+        "may have failed there, and a device that failed answers again in a new process only"
+    )
 
 
 def _error(roots: dict[str, Any], node: Node, why: str) -> UnserializableError:

@@ -6,10 +6,11 @@ import sys
 from math import prod
 from typing import Any, NamedTuple
 
+from ckptstore.serializers._devices import settle
 from ckptstore.serializers._outline import LeafSpec
 from ckptstore.serializers.arrays import strided_range
 from ckptstore.serializers.memory import address_of
-from ckptstore.serializers.tensors import check_memory, torch_name
+from ckptstore.serializers.tensors import check_memory, space_of, torch_name
 
 __all__ = [
     "Span",
@@ -121,7 +122,7 @@ def span_of(value: Any) -> Span | None:
     shape, strides = leaf.shape, _strides(value)
     low, high = strided_range(shape, strides, leaf.nbytes // prod(shape))
     if leaf.kind == "torch":
-        space = "" if value.device.type == "cpu" else str(value.device)
+        space = space_of(value)
         start = value.data_ptr()
     else:
         space, start = "", value.__array_interface__["data"][0]
@@ -166,8 +167,11 @@ def copy(destination: Any, source: Any) -> None:
     if span_of(destination) == span_of(source) and not _is_flagged(destination) and not _is_flagged(source):
         return
     if not _is_array(source):
+        # Streams of the caller's that this thread cannot see may still use the tensor, and will use it next.
+        settle(space_of(destination))
         # Not a view of the graph of a backward pass, whatever the caller's tensor is.
         destination.detach().copy_(source.detach())
+        settle(space_of(destination))
     else:
         sys.modules["numpy"].copyto(destination, source, casting="no")
 

@@ -10,8 +10,8 @@ from ckptstore import _msgpack
 from ckptstore._pause import collector_paused
 from ckptstore.config import Limits
 from ckptstore.errors import LimitExceededError
-from ckptstore.serializers import arrays, memory, tensors
-from ckptstore.serializers._blame import cycle_through_custom
+from ckptstore.serializers import _devices, arrays, memory, tensors
+from ckptstore.serializers._blame import copy_failed, cycle_through_custom, device_failed
 from ckptstore.serializers._cycles import cycles
 from ckptstore.serializers._leaves import Leaf, LeafLister
 from ckptstore.serializers._nodes import Node
@@ -42,14 +42,14 @@ def dump(values: Mapping[str, object], *, limits: Limits, registry: Registry) ->
 
     The blocks are views of the values' own memory; only tensors of other
     devices, bytearrays and lone views with gaps between their elements are
-    copied. What several fields share belongs to the first of them. Dumping the
+    copied, and those copies have ended. What several fields share belongs to the first of them. Dumping the
     same values again gives the same bytes.
 
     Tensors that need a gradient come back as leaves without their history, and
     ``.grad`` is not kept, as with pickle.
 
-    Raises UnserializableError naming the path of what cannot be saved, and
-    LimitExceededError.
+    Raises UnserializableError naming the path of what cannot be saved,
+    LimitExceededError, and SaveError for a device that failed.
     """
     with collector_paused():
         return _dump(values, limits, registry)
@@ -62,6 +62,7 @@ def _dump(values: Mapping[str, object], limits: Limits, registry: Registry) -> l
     names = list(values)
     fields = _number(walk.roots, limits)
     regions = _assign_blocks(fields)
+    _fetch(walk, fields, regions)
     encode = _Encoder(names)
     dumped: list[DumpedField] = []
     lister = LeafLister()
@@ -169,6 +170,23 @@ def _assign_blocks(fields: list[list[Node]]) -> list[list[Region]]:
                     mine.append(region)
         regions.append(mine)
     return regions
+
+
+def _fetch(walk: Walk, fields: list[list[Node]], regions: list[list[Region]]) -> None:
+    """Bring the tensors of other devices over, those of all fields together."""
+
+    def failed(region: Region, exc: Exception) -> Exception:
+        node = next(
+            node
+            for nodes in fields
+            for node in nodes
+            if any(extent is not None and extent.region is region for extent in node.extents)
+        )
+        return copy_failed(walk.roots, node, region.space, exc)
+
+    _devices.fetch(
+        (region for mine in regions for region in mine), copy_failed=failed, device_failed=device_failed
+    )
 
 
 def _bytes_of(node: Node) -> bytes:

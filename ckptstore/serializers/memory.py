@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,11 +31,23 @@ class Extent:
 
     ``space`` names the address space ("" is this process's memory). ``owner``
     keeps the range alive. ``compact`` gives the elements without the gaps
-    between them, where the range has gaps; ``copy`` brings the range over from
-    another device.
+    between them, where the range has gaps.
+
+    On another device both ``compact`` and ``source``, which gives the range,
+    return a flat tensor of bytes there; ``compact_bytes`` is the size of the former.
     """
 
-    __slots__ = ("compact", "copy", "nbytes", "owner", "region", "space", "start", "width")
+    __slots__ = (
+        "compact",
+        "compact_bytes",
+        "nbytes",
+        "owner",
+        "region",
+        "source",
+        "space",
+        "start",
+        "width",
+    )
 
     def __init__(self, start: int, nbytes: int, *, owner: Any, width: int, space: str = "") -> None:
         self.start = start
@@ -43,8 +55,9 @@ class Extent:
         self.owner = owner
         self.width = width
         self.space = space
-        self.compact: Callable[[], memoryview] | None = None
-        self.copy: Callable[[memoryview], None] | None = None
+        self.compact: Callable[[], Any] | None = None
+        self.compact_bytes = 0
+        self.source: Callable[[], Any] | None = None
         self.region: Region | None = None
 
 
@@ -68,23 +81,47 @@ class Region:
         """Whether the block holds the elements of a lone extent without their gaps."""
         return len(self.extents) == 1 and self.extents[0].compact is not None
 
+    @property
+    def space(self) -> str:
+        """The device that the bytes must be fetched from, "" for none."""
+        return self.extents[0].space if self.extents else ""
+
+    @property
+    def stored_bytes(self) -> int:
+        """Size of the block of a region on another device."""
+        return self.extents[0].compact_bytes if self.compacted else self.nbytes
+
+    def sources(self) -> Iterator[tuple[int, Any]]:
+        """Yield the bytes of the block, as tensors on the region's device, each with its offset; none comes twice."""
+        first = self.extents[0]
+        if self.compacted and first.compact is not None:
+            yield 0, first.compact()
+            return
+        end = self.start
+        for extent in self.extents:
+            beyond = extent.start + extent.nbytes
+            if beyond > end:
+                assert extent.source is not None
+                yield end - self.start, extent.source()[end - extent.start :]
+                end = beyond
+
+    def bring(self, data: memoryview) -> None:
+        """Take the bytes that were fetched from another device."""
+        self.data = data
+        self.private = True
+        self.width = max(extent.width for extent in self.extents)
+
     def block(self) -> Block:
-        """Return the block, a view of the memory wherever there is one."""
+        """Return the block, a view of the memory wherever there is one. What is elsewhere was fetched before."""
         if self.data is not None:
             return Block(self.data, self.width, self.private)
         first = self.extents[0]
-        if len(self.extents) == 1 and not first.space:
+        assert not first.space
+        if len(self.extents) == 1:
             if first.compact is not None:
                 return Block(first.compact(), first.width, True)
             return Block(memory_at(self.start, self.nbytes, first.owner), first.width, False)
         width = max(extent.width for extent in self.extents)
-        if first.space:
-            copied = memoryview(bytearray(self.nbytes))
-            for extent in self.extents:
-                if extent.copy is not None:
-                    at = extent.start - self.start
-                    extent.copy(copied[at : at + extent.nbytes])
-            return Block(copied, width, True)
         owners = [extent.owner for extent in self.extents]
         return Block(memory_at(self.start, self.nbytes, owners), width, False)
 

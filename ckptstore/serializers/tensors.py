@@ -19,6 +19,7 @@ __all__ = [
     "encode_storage",
     "encode_tensor",
     "plain_extent",
+    "space_of",
     "storage_extent",
     "torch_name",
 ]
@@ -31,6 +32,12 @@ _WASTE_BYTES = 64 * 1024
 def torch_name(dtype: Any) -> str:
     """Return ``float32`` for ``torch.float32``."""
     return str(dtype).removeprefix("torch.")
+
+
+def space_of(value: Any) -> str:
+    """Return the name of the device that holds a tensor or storage: "" is this process's memory."""
+    device = value.device
+    return "" if device.type == "cpu" else str(device)
 
 
 def plain_extent(tensor: Any) -> tuple[bool, Extent | None]:
@@ -72,12 +79,13 @@ def plain_extent(tensor: Any) -> tuple[bool, Extent | None]:
     if low < 0 or low + span > storage.nbytes():
         return False, None
     width = itemsize // 2 if tensor.is_complex() else itemsize
-    space = "" if device.type == "cpu" else str(device)
+    space = space_of(tensor)
     extent = Extent(start, span, owner=tensor, width=width, space=space)
     if space:
-        extent.copy = _copier(storage, low, span)
+        extent.source = _source(storage, low, span)
     if span > 2 * nbytes and span - nbytes > _WASTE_BYTES and not (tensor.is_conj() or tensor.is_neg()):
-        extent.compact = lambda: _compact(tensor)
+        extent.compact = functools.partial(_compact_there if space else _compact, tensor)
+        extent.compact_bytes = nbytes
     return True, extent
 
 
@@ -110,20 +118,19 @@ def storage_extent(storage: Any) -> Extent | None:
     storage = _untyped(storage)[0]
     if storage.device.type == "meta" or storage.nbytes() == 0:
         return None
-    space = "" if storage.device.type == "cpu" else str(storage.device)
+    space = space_of(storage)
     extent = Extent(storage.data_ptr(), storage.nbytes(), owner=storage, width=1, space=space)
     if space:
-        extent.copy = _copier(storage, 0, storage.nbytes())
+        extent.source = _source(storage, 0, storage.nbytes())
     return extent
 
 
-def _copier(storage: Any, at: int, nbytes: int) -> Callable[[memoryview], None]:
-    def copy(into: memoryview) -> None:
+def _source(storage: Any, at: int, nbytes: int) -> Callable[[], Any]:
+    def source() -> Any:
         torch = sys.modules["torch"]
-        source = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage, at, (nbytes,), (1,))
-        torch.frombuffer(into, dtype=torch.uint8).copy_(source)
+        return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage, at, (nbytes,), (1,))
 
-    return copy
+    return source
 
 
 def _compact(tensor: Any) -> memoryview:
@@ -132,6 +139,10 @@ def _compact(tensor: Any) -> memoryview:
     view = torch.frombuffer(packed, dtype=tensor.dtype).view(tensor.shape)
     view.copy_(tensor.detach())
     return memoryview(packed)
+
+
+def _compact_there(tensor: Any) -> Any:
+    return tensor.detach().contiguous().reshape(-1).view(sys.modules["torch"].uint8)
 
 
 def encode_tensor(tensor: Any, extent: Extent | None, block: Any) -> list[Any]:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import numpy as np
 import pytest
@@ -36,22 +35,27 @@ def test_ranges_that_touch_or_lie_in_other_devices_stay_apart() -> None:
     ]
 
 
-def test_ranges_of_other_devices_are_copied_into_their_places() -> None:
-    one, two = extent(1000, 4, "cuda:0"), extent(1002, 4, "cuda:0")
-
-    def fill(byte: int) -> Any:
-        def copy(into: memoryview) -> None:
-            into[:] = bytes([byte]) * len(into)
-
-        return copy
-
-    one.copy, two.copy = fill(1), fill(2)
-    join([one, two])
-    assert one.region is two.region
+def test_ranges_of_another_device_are_read_piece_by_piece_and_none_twice() -> None:
+    one, two, three = extent(1000, 4, "cuda:0"), extent(1002, 4, "cuda:0"), extent(1001, 2, "cuda:0")
+    one.source, two.source, three.source = lambda: b"aaaa", lambda: b"bbbb", lambda: b"cc"
+    join([one, two, three])
+    assert one.region is two.region is three.region
     assert one.region is not None
+    assert (one.region.space, one.region.stored_bytes) == ("cuda:0", 6)
+    assert list(one.region.sources()) == [(0, b"aaaa"), (4, b"bb")]
+    one.width, two.width = 4, 2
+    one.region.bring(memoryview(b"aaaabb"))
     block = one.region.block()
-    assert bytes(block.view) == b"\1\1\2\2\2\2"
-    assert block.private
+    assert (bytes(block.view), block.itemsize, block.private) == (b"aaaabb", 4, True)
+
+
+def test_a_lone_range_of_another_device_is_read_without_its_gaps() -> None:
+    lone = extent(1000, 100, "cuda:0")
+    lone.source, lone.compact, lone.compact_bytes = lambda: b"?" * 100, lambda: b"abc", 3
+    join([lone])
+    assert lone.region is not None
+    assert lone.region.stored_bytes == 3
+    assert list(lone.region.sources()) == [(0, b"abc")]
 
 
 @pytest.mark.parametrize("with_numpy", [True, False])
