@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from ckptstore._pending import PendingSave as AsyncPendingSave
     from ckptstore._upload import Progress
     from ckptstore.backends.base import Backend, ObjectInfo
-    from ckptstore.checkpoint import Checkpoint, CheckpointRef, FieldInfo, LeafInfo, Manifest, Sizes, Skipped
+    from ckptstore.checkpoint import (
+        Checkpoint,
+        CheckpointRef,
+        CodecUse,
+        FieldInfo,
+        LeafInfo,
+        Manifest,
+        Sizes,
+        Skipped,
+    )
     from ckptstore.config import Limits, StoreConfig
     from ckptstore.diff import Diff, FieldDiff, LeafDiff, MetadataDiff
     from ckptstore.errors import CheckpointStoreError
@@ -52,6 +61,7 @@ _HOMES = {
     "CheckpointRef": "ckptstore.checkpoint",
     "CheckpointStore": "ckptstore.sync",
     "CheckpointStoreError": "ckptstore.errors",
+    "CodecUse": "ckptstore.checkpoint",
     "DamagedCheckpoint": "ckptstore.verify",
     "Diff": "ckptstore.diff",
     "FieldDiff": "ckptstore.diff",
@@ -93,6 +103,7 @@ __all__ = [
     "CheckpointRef",
     "CheckpointStore",
     "CheckpointStoreError",
+    "CodecUse",
     "DamagedCheckpoint",
     "Diff",
     "FieldDiff",

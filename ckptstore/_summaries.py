@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ckptstore._table import ChunkTable
 from ckptstore._tasks import in_worker
 from ckptstore._upload import Engine
@@ -17,7 +19,7 @@ from ckptstore.manifest import (
     summary_end,
 )
 
-__all__ = ["read_manifest", "read_summary_of"]
+__all__ = ["read_manifest", "read_summary_of", "read_with_codecs"]
 
 _FIRST_READ_BYTES = 256 * 1024
 """Holds the summary of ten thousand arrays; a larger one takes a second get."""
@@ -59,6 +61,12 @@ async def read_manifest(engine: Engine, source: ManifestSource) -> tuple[Manifes
         return manifest, decode_table(data, manifest, source, limits, engine.keyring)
 
     return decode() if len(data) < _QUICK_BYTES else await in_worker(engine.workers, decode)
+
+
+async def read_with_codecs(engine: Engine, source: ManifestSource) -> Manifest:
+    """Return the summary with its ``codecs``, by one get of the whole manifest. Raises as ``read_summary_of``."""
+    manifest, table = await read_manifest(engine, source)
+    return replace(manifest, codecs=await in_worker(engine.workers, table.codec_uses))
 
 
 async def _fetch_key(engine: Engine, head: bytes) -> None:

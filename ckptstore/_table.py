@@ -14,6 +14,7 @@ from typing import Any
 
 from ckptstore._keys import chunk_key
 from ckptstore._schema import as_bytes, as_int, as_list, as_map, as_str, fail
+from ckptstore.checkpoint import CodecUse
 from ckptstore.codecs import KNOWN_CODECS
 from ckptstore.config import MAX_CHUNK_BYTES, Limits
 from ckptstore.errors import LimitExceededError, ManifestCorruptError, UnsupportedVersionError
@@ -91,6 +92,16 @@ class ChunkTable:
                             new += self.chunks[chunk].stored_bytes
             result.append(Cost(raw, stored, new))
         return result
+
+    def codec_uses(self) -> dict[str, CodecUse]:
+        """Return what each codec holds, by its id in order."""
+        sizes: dict[str, list[int]] = {}
+        for chunk in self.chunks:
+            use = sizes.setdefault(chunk.codec, [0, 0, 0])
+            use[0] += chunk.raw_bytes
+            use[1] += chunk.stored_bytes
+            use[2] += 1
+        return {codec: CodecUse(*sizes[codec]) for codec in sorted(sizes)}
 
     def to_msgpack(self) -> dict[str, Any]:
         nonces: dict[bytes, int] = {self.nonce: 0}

@@ -11,7 +11,16 @@ from typing import Any
 from ckptstore._keys import check_collection, parse_name
 from ckptstore.errors import InvalidNameError
 
-__all__ = ["Checkpoint", "CheckpointRef", "FieldInfo", "LeafInfo", "Manifest", "Sizes", "Skipped"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointRef",
+    "CodecUse",
+    "FieldInfo",
+    "LeafInfo",
+    "Manifest",
+    "Sizes",
+    "Skipped",
+]
 
 _HEX32 = re.compile(r"[0-9a-f]{32}")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
@@ -174,15 +183,28 @@ class FieldInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class CodecUse:
+    """The chunks of a checkpoint that one codec holds: their bytes before it and after, and how many they are."""
+
+    raw_bytes: int
+    stored_bytes: int
+    n_chunks: int
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What ``inspect`` answers: the checkpoint, and each field with its arrays and tensors.
 
     ``signed_by`` is the id of the key that it says it is signed with, None if
     it is not signed; ``signature_verified`` whether that was checked, which
-    takes a store with a ``signing_key``.
+    takes a store with a ``signing_key``. ``codecs`` tells how the chunks are
+    stored, by the id of the codec (``raw``, ``zstd``, ``planes4``, …), if
+    ``inspect`` was asked for it, else it is None; a chunk is counted once, and
+    small buffers that stand in the manifest itself are in none of them.
     """
 
     checkpoint: Checkpoint
     fields: dict[str, FieldInfo]
     signed_by: str | None = None
     signature_verified: bool = False
+    codecs: dict[str, CodecUse] | None = None

@@ -83,7 +83,7 @@ class StoreConfig:
     """``planes``: compress; a sample of each chunk decides between byte planes, zstd and none.
     ``raw``: never compress. ``auto``: as ``planes``, but in a save of at least 64 MiB chunks that a
     sample shows to shrink by less than four tenths (as most numbers do) are stored raw while the
-    storage takes bytes about as fast as they could be compressed. ``inspect`` tells what came of it."""
+    storage takes bytes about as fast as they could be compressed. ``inspect(codecs=True)`` tells what came of it."""
     memory_bytes: int = field(default_factory=_default_memory_bytes)
     """Bound of the bytes in flight in one save or load, beyond a background save's snapshot. By
     default 256 MiB, or an eighth of the memory that the machine or a control group allows, at least 32 MiB."""

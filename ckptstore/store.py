@@ -19,7 +19,7 @@ from ckptstore._pending import PendingSave
 from ckptstore._reading import StoreReading
 from ckptstore._request import check_nbytes, checked
 from ckptstore._snapshot import Snapshot
-from ckptstore._summaries import read_summary_of
+from ckptstore._summaries import read_summary_of, read_with_codecs
 from ckptstore._upkeep import StoreUpkeep, What
 from ckptstore.checkpoint import Checkpoint, CheckpointRef, Manifest
 from ckptstore.diff import Diff
@@ -225,10 +225,14 @@ class AsyncCheckpointStore(StoreLife, StoreReading, StoreUpkeep):
         self._check_open()
         self._engine.trust.allowed.allow(cls)
 
-    async def inspect(self, what: What) -> Manifest:
-        """Return what a checkpoint says of itself, by one ranged get and no data. Raises as ``load``."""
-        source = await self._source(what)
-        return await read_summary_of(self._engine, source)
+    async def inspect(self, what: What, *, codecs: bool = False) -> Manifest:
+        """Return what a checkpoint says of itself, by one ranged get and no data. Raises as ``load``.
+
+        With ``codecs`` that get takes all of the manifest, whose second part
+        lists the chunks, and ``Manifest.codecs`` tells how they are stored.
+        """
+        read = read_with_codecs if codecs else read_summary_of
+        return await read(self._engine, await self._source(what))
 
     async def diff(self, a: What, b: What) -> Diff:
         """Return what changed from ``a`` to ``b``: fields, arrays and tensors, metadata.

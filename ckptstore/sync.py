@@ -234,9 +234,9 @@ class CheckpointStore:
         """See AsyncCheckpointStore.allow."""
         self._store.allow(cls)
 
-    def inspect(self, what: What) -> Manifest:
+    def inspect(self, what: What, *, codecs: bool = False) -> Manifest:
         """See AsyncCheckpointStore.inspect."""
-        return self._loop.call(self._store.inspect(what))
+        return self._loop.call(self._store.inspect(what, codecs=codecs))
 
     def diff(self, a: What, b: What) -> Diff:
         """See AsyncCheckpointStore.diff."""

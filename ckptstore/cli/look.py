@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from ckptstore._listing import collections
+from ckptstore._summaries import read_with_codecs
 from ckptstore._usage import Usage, measure
-from ckptstore.checkpoint import Manifest
-from ckptstore.cli.addresses import Address, find, list_entries, manifest_of
+from ckptstore.checkpoint import CodecUse, Manifest
+from ckptstore.cli.addresses import Address, find, list_entries, manifest_of, source_of
 from ckptstore.cli.app import JSON, PROBLEM, Where, note, on_store, run
 from ckptstore.cli.output import cell, nbytes, put_json, put_table, safe, table, when
 from ckptstore.cli.rows import Row, as_table, checkpoint_json, field_json, read_rows
@@ -122,8 +124,8 @@ def inspect(where: Where, addresses: tuple[str, ...], arrays: bool, as_json: boo
 
     async def main(store: AsyncCheckpointStore) -> None:
         entry = await find(store, Address.parse(addresses[0]))
-        manifest = await manifest_of(store, entry)
-        checkpoint = manifest.checkpoint
+        manifest = await read_with_codecs(store._engine, source_of(store, entry))
+        checkpoint, codecs = manifest.checkpoint, manifest.codecs or {}
         if as_json:
             put_json(
                 {
@@ -135,6 +137,7 @@ def inspect(where: Where, addresses: tuple[str, ...], arrays: bool, as_json: boo
                     "metadata": checkpoint.metadata,
                     "attributes": checkpoint.attributes,
                     "fields": [field_json(field) for field in manifest.fields.values()],
+                    "codecs": [{"codec": codec, **asdict(use)} for codec, use in codecs.items()],
                 }
             )
         else:
@@ -157,6 +160,7 @@ def _show(manifest: Manifest, *, pinned: bool, all_arrays: bool) -> None:
         ("raw", nbytes(sizes.raw_bytes)),
         ("stored", f"{nbytes(sizes.stored_bytes)}, {nbytes(sizes.new_bytes)} of them new"),
         ("chunks", sizes.n_chunks),
+        *((f"codec {codec}", _codec_text(use)) for codec, use in (manifest.codecs or {}).items()),
         *((f"metadata {name}", repr(value)) for name, value in checkpoint.metadata.items()),
         *((f"attribute {name}", repr(value)) for name, value in checkpoint.attributes.items()),
     ]
@@ -186,6 +190,10 @@ def _show(manifest: Manifest, *, pinned: bool, all_arrays: bool) -> None:
         if len(field.leaves) > len(shown):
             made.add_row(cell(f"  and {len(field.leaves) - len(shown)} more (--arrays)"))
     put_table(made)
+
+
+def _codec_text(use: CodecUse) -> str:
+    return f"{nbytes(use.raw_bytes)} stored as {nbytes(use.stored_bytes)}, chunks: {use.n_chunks}"
 
 
 @click.command(short_help="Show what changed between two checkpoints.")

@@ -135,6 +135,13 @@ def test_inspect_shows_what_a_checkpoint_says(filled: Filled) -> None:
     text = ckptstore("inspect", filled.url, "exp/run1@best").out
     for part in ("best", "r1", "0.5", "['w']", "float64", "(2000,)"):
         assert part in text
+    told = {use["codec"]: use for use in found["codecs"]}
+    assert sum(use["stored_bytes"] for use in told.values()) < found["stored_bytes"]  # the graphs are inline
+    raw = told["raw"]
+    assert raw["raw_bytes"] == raw["stored_bytes"] >= 20_000
+    size = nbytes(raw["raw_bytes"])
+    (line,) = [line for line in text.splitlines() if line.startswith("codec raw ")]
+    assert line.split(maxsplit=2)[2].rstrip() == f"{size} stored as {size}, chunks: {raw['n_chunks']}"
     os.truncate(filled.manifest(filled.newest), 50)
     done = ckptstore("inspect", filled.url, "exp/run1@last")
     assert (done.code, done.out) == (1, "")

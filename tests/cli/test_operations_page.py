@@ -67,8 +67,8 @@ def test_the_other_objects_have_the_names_on_the_page(filled: Filled, tmp_path: 
     assert set(collections) == documented("`ls URL`")
     inspected = ckptstore("inspect", filled.url, "exp/run1", "--json").one
     listed = documented("`ls URL COLLECTION`")
-    (field, *_) = inspected["fields"]
-    assert set(inspected) - listed | set(field) == documented("`inspect`") - {"fields"}
+    (field, *_), (use, *_) = inspected["fields"], inspected["codecs"]
+    assert set(inspected) - listed | set(field) | set(use) == documented("`inspect`") - {"fields"}
     copied = ckptstore("copy", filled.url, tmp_path / "copy", "--json").lines[0]
     states = {"copied", "due", "there", "older", "failed"}
     assert set(copied) == documented("`copy`") - states

@@ -83,6 +83,9 @@ def test_inspect_is_one_ranged_get_beside_the_look_at_the_tombstone() -> None:
         manifest = await store.inspect(checkpoint)
         assert len(manifest.fields["state"].leaves) == 10_000
         assert verbs(backend, start) == ["head", "get"]
+        start = len(backend.requests)
+        assert sum(use.n_chunks for use in (await store.inspect(checkpoint, codecs=True)).codecs.values())
+        assert verbs(backend, start) == ["head", "get"]
 
     recorded(scenario)
 
