@@ -88,6 +88,7 @@ def server() -> Server:
 @functools.cache
 def start(program: str, *extra: str) -> Server:
     """Start a server and wait until it answers."""
+    _read_models_once()
     folder = tempfile.mkdtemp(prefix="ckptstore-weed-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     Path(folder, "s3.json").write_text(json.dumps(_IDENTITIES))
@@ -151,6 +152,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
+
+
+def _read_models_once() -> None:
+    """Botocore reads a megabyte of JSON for every client, which is most of the time of a small test."""
+    from botocore.loaders import JSONFileLoader
+
+    read = functools.cache(functools.partial(JSONFileLoader.load_file, JSONFileLoader()))
+    JSONFileLoader.load_file = lambda _, file_path: read(file_path)
 
 
 def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
