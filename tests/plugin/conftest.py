@@ -23,6 +23,8 @@ os.environ |= {
     "METAFLOW_DATASTORE_SYSROOT_LOCAL": _FOLDER,
     "METAFLOW_DEFAULT_DATASTORE": "local",
     "METAFLOW_DEFAULT_METADATA": "local",
+    # Metaflow starts up to 64 processes to put what a task leaves in S3.
+    "METAFLOW_S3_WORKER_COUNT": "2",
     "USER": "ada",
 }
 
