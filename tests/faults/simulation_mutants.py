@@ -141,8 +141,8 @@ MUTANTS: dict[str, tuple[Callable[[Patch], None], str]] = {
     "the clock of the host": (host_clock, "fair"),
     "listings that are believed": (believed_listings, "lying"),
     "manifests listed once": (listed_once, "lying"),
-    "undelete at any age": (undelete_at_any_age, "slow"),
-    "bases for ever": (bases_for_ever, "fair"),
+    "undelete at any age": (undelete_at_any_age, "stormy"),
+    "bases for ever": (bases_for_ever, "stalling"),
     "one nonce for all": (one_nonce_for_all, "fair"),
     "purged in their grace": (purged_in_their_grace, "fair"),
 }

@@ -55,7 +55,7 @@ def test_a_thousand_killed_writers_lose_nothing_they_acknowledged(
     assert_nothing_is_lost(kill("killing.py", tmp_path / "store", rounds, durability, timeout_s=3500))
 
 
-@pytest.mark.parametrize(("durability", "rounds"), [("os", 130), ("full", 20)])
+@pytest.mark.parametrize(("durability", "rounds"), [("os", 60), ("full", 20)])
 def test_killed_trainers_beside_a_collector_keep_their_last_three(
     tmp_path: Path, durability: str, rounds: int
 ) -> None:

@@ -178,7 +178,7 @@ def first_problem(disk: Path, n_images: int, mutant: str = "") -> str | None:
 
 
 @pytest.mark.parametrize(
-    "n_images", [200, pytest.param(3000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])]
+    "n_images", [70, pytest.param(3000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])]
 )
 def test_no_power_cut_of_a_disk_loses_what_was_acknowledged(disk: Path, n_images: int) -> None:
     assert first_problem(disk, n_images) is None

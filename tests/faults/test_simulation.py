@@ -12,10 +12,10 @@ from simulation import WEATHERS, simulate
 from simulation_mutants import MUTANTS
 
 SEEDS = [
-    *(pytest.param(range(at, at + 30), id=f"{at}") for at in range(0, 300, 30)),
+    *(pytest.param(range(at, at + 30), id=f"{at}") for at in range(0, 150, 30)),
     *(
         pytest.param(range(at, at + 100), id=f"{at}-", marks=[pytest.mark.soak, pytest.mark.timeout(600)])
-        for at in range(300, 2300, 100)
+        for at in range(150, 2350, 100)
     ),
 ]
 HAPPENS = (
