@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from blake3 import blake3
 
@@ -21,8 +22,7 @@ PACK_MIN_BYTES = 256 * 1024
 """A pack or block this large shares no chunk with another field: one that changes leaves the other's alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class BlockSize:
+class BlockSize(NamedTuple):
     """The size of one buffer, the width of its elements in bytes, and the index of its field."""
 
     nbytes: int
@@ -30,8 +30,7 @@ class BlockSize:
     group: int
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """``nbytes`` bytes of a block, from ``start`` on."""
 
     block: int
@@ -39,8 +38,7 @@ class Piece:
     nbytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedChunk:
+class PlannedChunk(NamedTuple):
     """The pieces of a chunk in order, their total size, and their common element width (1, 2, 4 or 8)."""
 
     pieces: tuple[Piece, ...]

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from ckptstore.errors import ManifestCorruptError
 
-__all__ = ["INT64_MAX", "as_bytes", "as_hex", "as_int", "as_list", "as_map", "as_optional", "as_str", "fail"]
+__all__ = [
+    "INT64_MAX",
+    "as_bytes",
+    "as_hex",
+    "as_int",
+    "as_ints",
+    "as_list",
+    "as_lists",
+    "as_map",
+    "as_optional",
+    "as_str",
+    "as_strs",
+    "fail",
+]
 
 T = TypeVar("T")
 INT64_MAX = 2**63 - 1
@@ -68,3 +81,24 @@ def as_hex(value: Any, path: str, digits: int) -> str:
 
 def as_optional(check: Callable[[Any, str], T], value: Any, path: str) -> T | None:
     return None if value is None else check(value, path)
+
+
+# A hundred thousand at once: the place of one is spelled only where it is wrong. ``path`` has ``{}`` for its number.
+
+
+def as_ints(values: Sequence[Any], path: str, low: int = 0, high: int = INT64_MAX) -> Sequence[int]:
+    if not values or (set(map(type, values)) == {int} and low <= min(values) and max(values) <= high):
+        return values
+    return [as_int(value, path.format(i), low, high) for i, value in enumerate(values)]
+
+
+def as_strs(values: Sequence[Any], path: str) -> Sequence[str]:
+    if set(map(type, values)) <= {str}:
+        return values
+    return [as_str(value, path.format(i)) for i, value in enumerate(values)]
+
+
+def as_lists(values: Sequence[Any], path: str, length: int | None = None) -> Sequence[list[Any]]:
+    if set(map(type, values)) <= {list} and (length is None or set(map(len, values)) <= {length}):
+        return values
+    return [as_list(value, path.format(i), length) for i, value in enumerate(values)]

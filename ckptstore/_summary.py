@@ -8,7 +8,18 @@ from typing import Any
 
 from ckptstore._keys import CheckpointName, check_field
 from ckptstore._metadata import check_stored_metadata
-from ckptstore._schema import INT64_MAX, as_hex, as_int, as_list, as_map, as_optional, as_str
+from ckptstore._schema import (
+    INT64_MAX,
+    as_hex,
+    as_int,
+    as_ints,
+    as_list,
+    as_lists,
+    as_map,
+    as_optional,
+    as_str,
+    as_strs,
+)
 from ckptstore._table import ChunkTable
 from ckptstore.checkpoint import Checkpoint, CheckpointRef, FieldInfo, LeafInfo, Manifest, Sizes
 from ckptstore.config import Limits
@@ -24,6 +35,7 @@ SUMMARY_KEYS = (
 _FIELD_KEYS = ("name", "type", "kind", "raw", "stored", "new", "globals", "leaves")
 _KINDS = ("tree", "pickle")
 _LEAF_KINDS = ("numpy", "torch")
+_OBJECTS = ("O", "|O", "object")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,33 +173,31 @@ def _read_name(value: Any, path: str) -> str:
 
 
 def _read_leaves(items: list[Any], path: str, limits: Limits) -> tuple[LeafInfo, ...]:
-    leaves: list[LeafInfo] = []
-    try:
-        for item in items:
-            leaves.append(_read_leaf(item, limits))
-    except (ManifestCorruptError, LimitExceededError) as exc:
-        # Only now: the places of a hundred thousand leaves would take longer to spell than to check.
-        raise type(exc)(f"{path}[{len(leaves)}]{exc}") from None
-    return tuple(leaves)
-
-
-def _read_leaf(value: Any, limits: Limits) -> LeafInfo:
-    leaf_path, kind, dtype, dims, nbytes, block = as_list(value, "", 6)
-    if as_str(kind, ".kind") not in _LEAF_KINDS:
-        raise ManifestCorruptError(f".kind: {kind[:40]!r} is not known")
-    if len(as_list(dims, ".shape")) > limits.max_dims:
-        raise LimitExceededError(f": {len(dims)} dimensions, at most {limits.max_dims} (Limits.max_dims)")
-    size = 1
-    for dim in dims:
-        size *= as_int(dim, ".shape")
-        if size > INT64_MAX:
-            raise ManifestCorruptError(".shape: more elements than 2^63")
-    name = as_str(dtype, ".dtype")
-    if name in ("O", "|O", "object"):
-        raise ManifestCorruptError(".dtype: an array of objects has no bytes")
-    # 0 where a leaf before it has the same bytes.
-    if as_int(nbytes, ".nbytes") and (not size or nbytes % size):
-        raise ManifestCorruptError(f": {nbytes} bytes are not those of {size} elements")
-    return LeafInfo(
-        as_str(leaf_path, ".path"), kind, name, tuple(dims), nbytes, as_optional(as_int, block, ".block")
-    )
+    one = path + "[{}]"
+    rows = as_lists(items, one, 6)
+    paths, kinds, dtypes, shapes, sizes, blocks = zip(*rows, strict=True) if rows else ((),) * 6
+    as_strs(paths, one + ".path")
+    as_ints(sizes, one + ".nbytes")
+    as_ints([0 if block is None else block for block in blocks], one + ".block")
+    if not set(as_strs(kinds, one + ".kind")).issubset(_LEAF_KINDS):
+        i, kind = next((i, kind) for i, kind in enumerate(kinds) if kind not in _LEAF_KINDS)
+        raise ManifestCorruptError(f"{path}[{i}].kind: {kind[:40]!r} is not known")
+    if not set(as_strs(dtypes, one + ".dtype")).isdisjoint(_OBJECTS):
+        i = next(i for i, dtype in enumerate(dtypes) if dtype in _OBJECTS)
+        raise ManifestCorruptError(f"{path}[{i}].dtype: an array of objects has no bytes")
+    for i, (dims, nbytes) in enumerate(zip(as_lists(shapes, one + ".shape"), sizes, strict=True)):
+        if len(dims) > limits.max_dims:
+            raise LimitExceededError(
+                f"{path}[{i}]: {len(dims)} dimensions, at most {limits.max_dims} (Limits.max_dims)"
+            )
+        n_elements = 1
+        for dim in dims:
+            if type(dim) is not int or not 0 <= dim <= INT64_MAX:
+                as_int(dim, f"{path}[{i}].shape")
+            n_elements *= dim
+            if n_elements > INT64_MAX:
+                raise ManifestCorruptError(f"{path}[{i}].shape: more elements than 2^63")
+        # 0 where a leaf before it has the same bytes.
+        if nbytes and (not n_elements or nbytes % n_elements):
+            raise ManifestCorruptError(f"{path}[{i}]: {nbytes} bytes are not those of {n_elements} elements")
+    return tuple(map(LeafInfo, paths, kinds, dtypes, map(tuple, shapes), sizes, blocks))

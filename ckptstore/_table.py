@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ckptstore._keys import chunk_key
-from ckptstore._schema import as_bytes, as_int, as_list, as_map, as_str, fail
+from ckptstore._schema import as_bytes, as_int, as_ints, as_list, as_map, as_str, fail
 from ckptstore.checkpoint import CodecUse
 from ckptstore.codecs import KNOWN_CODECS
 from ckptstore.config import MAX_CHUNK_BYTES, Limits
@@ -29,8 +29,7 @@ NONCE_BYTES = 8
 _CHUNK_KEYS = ("digests", "nonces", "codecs", "raw", "stored")
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkEntry:
+class ChunkEntry(NamedTuple):
     """One chunk: ``digest`` of its raw bytes, ``nonce`` of the save that stored it, codec and sizes."""
 
     digest: bytes
@@ -44,8 +43,7 @@ class ChunkEntry:
         return chunk_key(self.digest, self.nonce, self.codec)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredBuffer:
+class StoredBuffer(NamedTuple):
     """One buffer of a field: ``inline`` bytes, or ``segments`` of chunks."""
 
     nbytes: int
@@ -143,12 +141,9 @@ class ChunkTable:
                     f"codec {codec[:40]!r} is not known to this release; upgrade ckptstore to read it"
                 )
         chunks = _read_chunks(value["chunks"], nonces, codecs, limits)
-        used = bytearray(len(chunks))
+        sizes, used = [chunk.raw_bytes for chunk in chunks], bytearray(len(chunks))
         buffers = tuple(
-            tuple(
-                _read_buffer(item, f"buffers[{f}][{b}]", chunks, used)
-                for b, item in enumerate(as_list(field, f"buffers[{f}]"))
-            )
+            _read_buffers(as_list(field, f"buffers[{f}]"), f"buffers[{f}]", sizes, used)
             for f, field in enumerate(as_list(value["buffers"], "buffers"))
         )
         if not all(used):
@@ -168,41 +163,70 @@ def _read_chunks(
         raise LimitExceededError(
             f"{count} chunks, at most {limits.max_chunks} are allowed (Limits.max_chunks)"
         )
-    lists = [as_list(columns[name], f"chunks.{name}", count) for name in _CHUNK_KEYS[1:]]
-    chunks = []
-    for i, (nonce, codec, raw, stored) in enumerate(zip(*lists, strict=True)):
-        path = f"chunks[{i}]"
-        raw_bytes = as_int(raw, path + ".raw", 1, MAX_CHUNK_BYTES)
-        chunk = ChunkEntry(
-            digests[i * DIGEST_BYTES : (i + 1) * DIGEST_BYTES],
-            nonces[as_int(nonce, path + ".nonce", 0, len(nonces) - 1)],
-            codecs[as_int(codec, path + ".codec", 0, len(codecs) - 1)],
-            raw_bytes,
-            as_int(stored, path + ".stored", 1, raw_bytes),
+    numbers = {name: as_list(columns[name], f"chunks.{name}", count) for name in _CHUNK_KEYS[1:]}
+    places = as_ints(numbers["nonces"], "chunks[{}].nonce", 0, len(nonces) - 1)
+    kinds = as_ints(numbers["codecs"], "chunks[{}].codec", 0, len(codecs) - 1)
+    raw = as_ints(numbers["raw"], "chunks[{}].raw", 1, MAX_CHUNK_BYTES)
+    stored = as_ints(numbers["stored"], "chunks[{}].stored", 1, MAX_CHUNK_BYTES)
+    chunks = tuple(
+        map(
+            ChunkEntry,
+            [digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)],
+            [nonces[place] for place in places],
+            [codecs[kind] for kind in kinds],
+            raw,
+            stored,
         )
-        if (chunk.codec == "raw") != (chunk.stored_bytes == raw_bytes):
+    )
+    for i, (_, _, codec, raw_bytes, stored_bytes) in enumerate(chunks):
+        if stored_bytes > raw_bytes:
+            as_int(stored_bytes, f"chunks[{i}].stored", 1, raw_bytes)
+        if (codec == "raw") != (stored_bytes == raw_bytes):
             raise ManifestCorruptError(
-                f"{path}: codec {chunk.codec}, but {chunk.stored_bytes} of {raw_bytes} bytes stored"
+                f"chunks[{i}]: codec {codec}, but {stored_bytes} of {raw_bytes} bytes stored"
             )
-        chunks.append(chunk)
     if len({chunk.digest for chunk in chunks}) != count:
         raise ManifestCorruptError("chunks: a digest occurs twice")
-    return tuple(chunks)
+    return chunks
 
 
-def _read_buffer(value: Any, path: str, chunks: Sequence[ChunkEntry], used: bytearray) -> StoredBuffer:
+def _read_buffers(
+    items: list[Any], path: str, sizes: Sequence[int], used: bytearray
+) -> tuple[StoredBuffer, ...]:
+    buffers: list[StoredBuffer] = []
+    try:
+        for item in items:
+            buffers.append(_read_buffer(item, sizes, used))
+    except ManifestCorruptError as exc:
+        # Only now: the places of a hundred thousand buffers would take longer to spell than to check.
+        raise ManifestCorruptError(f"{path}[{len(buffers)}]{exc}") from None
+    return tuple(buffers)
+
+
+def _read_buffer(value: Any, sizes: Sequence[int], used: bytearray) -> StoredBuffer:
+    """Return a buffer whose chunks have ``sizes`` raw bytes, and mark them ``used``."""
     if type(value) is bytes:
         return StoredBuffer(len(value), value, ())
     if type(value) is not list or not value or len(value) % 3:
-        fail(path, "bytes, or three numbers a segment,", value)
-    segments: list[Segment] = []
+        fail("", "bytes, or three numbers a segment,", value)
+    segments: tuple[Segment, ...]
+    if len(value) == 3:  # nearly all
+        segments = ((value[0], value[1], value[2]),)
+    else:
+        segments = tuple(zip(value[::3], value[1::3], value[2::3], strict=True))
+    n_chunks = len(sizes)
     total = 0
-    for i in range(0, len(value), 3):
-        chunk = as_int(value[i], path, 0, len(chunks) - 1)
-        raw_bytes = chunks[chunk].raw_bytes
-        offset = as_int(value[i + 1], path, 0, raw_bytes - 1)
-        length = as_int(value[i + 2], path, 1, raw_bytes - offset)
+    for chunk, offset, length in segments:
+        if not (
+            type(chunk) is type(offset) is type(length) is int
+            and 0 <= chunk < n_chunks
+            and offset >= 0
+            and 0 < length <= sizes[chunk] - offset
+        ):
+            # Says which of them is wrong.
+            as_int(chunk, "", 0, n_chunks - 1)
+            as_int(offset, "", 0, sizes[chunk] - 1)
+            as_int(length, "", 1, sizes[chunk] - offset)
         used[chunk] = 1
-        segments.append((chunk, offset, length))
         total += length
-    return StoredBuffer(total, None, tuple(segments))
+    return StoredBuffer(total, None, segments)

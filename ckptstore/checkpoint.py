@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 from ckptstore._keys import check_collection, parse_name
 from ckptstore.errors import InvalidNameError
@@ -138,8 +138,7 @@ class Checkpoint:
         return datetime.fromtimestamp(self.created_ns / 1e9, tz=timezone.utc)
 
 
-@dataclass(frozen=True, slots=True)
-class LeafInfo:
+class LeafInfo(NamedTuple):
     """One array or tensor of a field.
 
     ``path`` leads to it from the field (``""`` if the field is it), ``kind`` is

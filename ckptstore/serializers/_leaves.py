@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from ckptstore.serializers import _paths
 from ckptstore.serializers._nodes import Node
@@ -19,8 +19,7 @@ _MAX_LOOKS = 300_000
 """Objects of one pickle that are looked at for the paths of its arrays."""
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(NamedTuple):
     """An array or tensor of a field.
 
     ``path`` leads there from the field: "", ``[0].x``, ``['w']``,
