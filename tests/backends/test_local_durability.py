@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from ckptstore.backends import _unsynced
 from ckptstore.backends.local import LocalBackend
 from ckptstore.errors import (
     BackendError,
@@ -205,11 +206,12 @@ def test_a_sync_waits_for_files_that_others_are_flushing(local, root, executor, 
         real(fd)
 
     monkeypatch.setattr(os, "fsync", slow)
+    monkeypatch.setattr(_unsynced, "max_open_files", lambda: 16)
 
     async def scenario(backend):
         await backend.put("a/first", b"x", staged=True)
         puts = [asyncio.create_task(backend.put(f"a/{n}", b"x", staged=True)) for n in range(32)]
-        await asyncio.to_thread(entered.wait, 10)
+        assert await asyncio.to_thread(entered.wait, 10)
         syncing = asyncio.create_task(backend.sync())
         done, _ = await asyncio.wait([syncing], timeout=0.05)
         assert not done
