@@ -69,7 +69,9 @@ class Match:
             return target
         if _is_optimizer(target):
             self._problem(
-                path, "an optimizer cannot be loaded into: load its state, and call load_state_dict()"
+                path,
+                "an optimizer cannot be loaded into: load its saved state_dict() without into, and give that to its "
+                "load_state_dict()",
             )
             return target
         found = self._side.look(source)

@@ -184,9 +184,14 @@ def test_an_optimizer_is_refused_with_the_next_step(store: CheckpointStore) -> N
     optimizer = torch.optim.Adam(model.parameters())
     model(torch.randn(4, 60)).sum().backward()
     optimizer.step()
-    store.save("c", {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
-    with pytest.raises(DestinationError, match=r"load_state_dict\(\)"):
-        store.load("c", into={"optimizer": optimizer})
+    state = optimizer.state_dict()
+    store.save("c", {"model": model.state_dict(), "optimizer": state, "all": {"optimizer": state}})
+    for into in ({"optimizer": optimizer}, {"all": {"optimizer": optimizer}}):
+        with pytest.raises(
+            DestinationError,
+            match=r"load its saved state_dict\(\) without into, and give that to its load_state_dict\(\)",
+        ):
+            store.load("c", into=into)
     own = network(2)
     fresh = torch.optim.Adam(own.parameters())
     fresh.load_state_dict(store.load("c", into={"model": own})["optimizer"])
