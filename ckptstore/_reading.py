@@ -59,7 +59,8 @@ class StoreReading:
         ``what``: a checkpoint, its reference (also as a dict), its name as
         reports have it, ``collection@name``, or the name of a collection, which
         stands for its newest. ``device``: where tensors that were saved from
-        another device than the CPU go; None is the CPU.
+        another device than the CPU go; None is the CPU, "saved" for each the
+        one it was on.
 
         ``leaves``: only these arrays and tensors, by field and by the paths that
         ``inspect`` shows; of nothing else is any data read, and what is returned

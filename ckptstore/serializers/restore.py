@@ -218,8 +218,8 @@ class RestorePlan:
 
         ``blocks`` are writable, and become the memory of arrays and tensors:
         the caller must not touch them again. Tensors that were saved from
-        another device than the CPU go to ``device``; without one they come
-        back on the CPU.
+        another device than the CPU go to ``device``, or with "saved" back to
+        theirs; without one they come back on the CPU.
 
         This runs the code that pickled parts name if the writer is trusted;
         otherwise only that of classes which were allowed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from ckptstore.errors import CheckpointStoreError
 from ckptstore.serializers.arrays import strided_range
@@ -23,6 +23,8 @@ __all__ = [
     "storage_extent",
     "torch_name",
 ]
+
+T = TypeVar("T")
 
 _WASTE_BYTES = 64 * 1024
 """A lone view keeps its strides up to this many bytes of gaps, or as many as it has elements."""
@@ -161,7 +163,7 @@ def encode_tensor(tensor: Any, extent: Extent | None, block: Any) -> list[Any]:
         else:
             offset = extent.start - extent.region.start
     name = torch_name(tensor.dtype)
-    return ["tensor", name, list(tensor.shape), strides, block, offset, str(tensor.device), flags]
+    return ["tensor", name, list(tensor.shape), strides, block, offset, space_of(tensor) or "cpu", flags]
 
 
 def encode_storage(storage: Any, extent: Extent | None, block: Any) -> list[Any]:
@@ -170,7 +172,7 @@ def encode_storage(storage: Any, extent: Extent | None, block: Any) -> list[Any]
     offset = 0
     if extent is not None and extent.region is not None:
         offset = extent.start - extent.region.start
-    return ["storage", name, untyped.nbytes(), block, offset, str(untyped.device)]
+    return ["storage", name, untyped.nbytes(), block, offset, space_of(untyped) or "cpu"]
 
 
 def _untyped(storage: Any) -> tuple[Any, str | None]:
@@ -183,7 +185,7 @@ class TensorBuilder:
     """Restores tensors and storages; those that shared memory share one storage again.
 
     Tensors that were saved from another device than the CPU go to ``device``,
-    or stay on the CPU if it is None.
+    or stay on the CPU if it is None; with "saved" each goes to the one it was on.
     """
 
     def __init__(self, device: str | None) -> None:
@@ -218,8 +220,10 @@ class TensorBuilder:
         if strides is None:
             strides = _contiguous(shape)
         if memory is None:
-            where = "meta" if device == "meta" else self._target(device)
-            tensor = torch.empty_strided(shape, strides, dtype=dtype, device=where)
+            tensor = self._moved(
+                "meta" if device == "meta" else self._target(device),
+                lambda where: torch.empty_strided(shape, strides, dtype=dtype, device=where),
+            )
         else:
             storage = self._storage(key, memory, device)
             itemsize = dtype.itemsize
@@ -244,8 +248,10 @@ class TensorBuilder:
         torch = self._torch
         _, name, nbytes, _, offset, device = node
         if memory is None:
-            where = "meta" if device == "meta" else self._target(device)
-            storage = torch.UntypedStorage(nbytes, device=where)
+            storage = self._moved(
+                "meta" if device == "meta" else self._target(device),
+                lambda where: torch.UntypedStorage(nbytes, device=where),
+            )
         else:
             storage = self._storage(key, memory, device)
             if offset or nbytes != storage.nbytes():
@@ -255,14 +261,28 @@ class TensorBuilder:
         return torch.storage.TypedStorage(wrap_storage=storage, dtype=self.dtype(name), _internal=True)
 
     def _target(self, device: str) -> str:
-        return "cpu" if device == "cpu" or self._device is None else self._device
+        if device == "cpu" or self._device is None:
+            return "cpu"
+        return device if self._device == "saved" else self._device
+
+    def _moved(self, target: str, move: Callable[[str], T]) -> T:
+        """Return what ``move`` makes on a device. One that is missing or full says nothing of the checkpoint."""
+        if target in ("cpu", "meta"):
+            return move(target)
+        try:
+            return move(target)
+        except Exception as exc:
+            raise CheckpointStoreError(
+                f"tensors cannot go to the device {target!r}: {type(exc).__name__}: {str(exc)[:300]}; load them to "
+                "the CPU, without device, or to a device that this machine has and that has room for them"
+            ) from exc
 
     def _storage(self, key: Any, memory: memoryview, device: str) -> Any:
         target = self._target(device)
         storage = self._storages.get((key, target))
         if storage is None:
             whole = self._torch.frombuffer(memory, dtype=self._torch.uint8)
-            storage = self._storages[key, target] = whole.to(target).untyped_storage()
+            storage = self._storages[key, target] = self._moved(target, whole.to).untyped_storage()
         return storage
 
 

@@ -30,11 +30,12 @@ class FakeCuda:
         self._held: list[Any] = []
         self._queued: dict[str, list[Callable[[], object]]] = {}
 
-    def place(self, tensor: Any, space: str = "cuda:0") -> Any:
-        """Have the memory of a tensor belong to the device; return the tensor."""
-        self._held.append(tensor.untyped_storage())
-        self._spaces[tensor.untyped_storage().data_ptr()] = space
-        return tensor
+    def place(self, value: Any, space: str = "cuda:0") -> Any:
+        """Have the memory of a tensor or storage belong to the device; return it."""
+        storage = _storage_of(value)
+        self._held.append(storage)
+        self._spaces[storage.data_ptr()] = space
+        return value
 
     def queue(self, kernel: Callable[[], object], space: str = "cuda:0") -> None:
         """Have a device work on something later, on a stream that only the caller knows."""
@@ -46,8 +47,9 @@ class FakeCuda:
             raise RuntimeError("CUDA error: injected")
 
     def space_of(self, value: Any) -> str:
-        storage = value.untyped_storage() if isinstance(value, torch.Tensor) else value
-        return self._spaces.get(storage.data_ptr(), "")
+        if value.device.type != "cpu":
+            return str(value.device)
+        return self._spaces.get(_storage_of(value).data_ptr(), "")
 
     def synchronize(self, device: Any) -> None:
         self.note(f"settle {device}")
@@ -69,6 +71,10 @@ class FakeCuda:
             yield
         finally:
             self.stream_now = before
+
+
+def _storage_of(value: Any) -> Any:
+    return value.untyped_storage() if isinstance(value, torch.Tensor) else value
 
 
 class FakeStream:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from fake_cuda import FakeCuda, PinnedMemory, cuda
-from trip import data_bytes, dumped, loaded, planned
+from trip import data_bytes, dumped, trip
 
-from ckptstore.errors import SaveError, UnserializableError
+from ckptstore.errors import CheckpointStoreError, SaveError, UnserializableError
 from ckptstore.serializers import _devices, destination
 from ckptstore.serializers.memory import Extent, Region, join
 
@@ -17,13 +17,6 @@ __all__ = ["cuda"]
 
 torch: Any = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
-
-
-def back(values: dict[str, Any]) -> dict[str, Any]:
-    """Return what comes back of ``values``."""
-    fields = dumped(values)
-    plan = planned(fields, values)
-    return plan.build(loaded(fields, plan))
 
 
 def test_copies_start_when_the_device_is_done_and_are_waited_for_once(cuda: FakeCuda) -> None:
@@ -52,7 +45,7 @@ def test_views_tied_weights_and_storages_are_copied_once_and_stay_tied(cuda: Fak
         "tied": {"weight": torch.nn.Parameter(base), "t": base.T},
         "s": base.untyped_storage(),
     }
-    made = back(values)
+    made = trip(values)
     assert sum(int(step.split()[1]) for step in cuda.log if step.startswith("copy")) == 2400
     storage = made["s"]._cdata
     tensors = [*made["rows"], *made["tied"].values()]
@@ -65,7 +58,7 @@ def test_views_tied_weights_and_storages_are_copied_once_and_stay_tied(cuda: Fak
 def test_ranges_that_overlap_in_part_are_joined_without_a_second_copy(cuda: FakeCuda) -> None:
     base = cuda.place(torch.arange(100, dtype=torch.uint8))
     values = {"a": base[0:50], "b": base[40:70], "c": base[45:60]}
-    made = back(values)
+    made = trip(values)
     assert [step for step in cuda.log if step.startswith("copy")] == ["copy 50", "copy 20"]
     assert all(torch.equal(made[name], value) for name, value in values.items())
 
@@ -74,7 +67,7 @@ def test_a_lone_view_with_wide_gaps_brings_its_elements_alone(cuda: FakeCuda) ->
     base = cuda.place(torch.arange(1_000_000.0).reshape(1000, 1000))
     column = base[:, 7]
     assert data_bytes(dumped({"v": column})["v"]) == 4000
-    assert torch.equal(back({"v": column})["v"], column)
+    assert torch.equal(trip({"v": column})["v"], column)
     assert "copy 4000" in cuda.log
 
 
@@ -91,9 +84,9 @@ def test_a_lone_view_with_wide_gaps_brings_its_elements_alone(cuda: FakeCuda) ->
     ],
     ids=["permuted", "bf16 steps", "conj", "neg", "0-d", "empty", "expanded"],
 )
-def test_every_layout_comes_back(cuda: FakeCuda, make: Any) -> None:
+def test_every_layout_comes_trip(cuda: FakeCuda, make: Any) -> None:
     tensor = cuda.place(make())
-    made = back({"v": tensor})["v"]
+    made = trip({"v": tensor})["v"]
     assert torch.equal(made, tensor)
     assert (made.dtype, made.stride(), made.is_conj(), made.is_neg()) == (
         (tensor.dtype, tensor.stride(), tensor.is_conj(), tensor.is_neg())
@@ -125,7 +118,7 @@ def test_nothing_is_asked_of_a_device_for_values_without_tensors_there(cuda: Fak
 def test_memory_that_cannot_be_pinned_is_replaced_by_other(cuda: FakeCuda) -> None:
     cuda.pinned_left = 0
     values = {"a": cuda.place(torch.arange(1000.0)), "b": cuda.place(torch.ones(3))}
-    made = back(values)
+    made = trip(values)
     assert all(torch.equal(made[name], value) for name, value in values.items())
     assert cuda.log == ["settle cuda:0", "finish cuda:0"]
 
@@ -241,6 +234,31 @@ def test_a_tensor_is_filled_after_what_was_queued_for_it(cuda: FakeCuda) -> None
     destination.copy(weights, torch.ones(10))
     assert weights.tolist() == [1.0] * 10
     assert cuda.log == ["settle cuda:0", "settle cuda:0"]
+
+
+def test_the_saved_device_is_where_tensors_go_back_to(cuda: FakeCuda) -> None:
+    base = cuda.place(torch.arange(12.0), "meta")
+    values = {"there": [base[:6], base[3:]], "here": torch.ones(3)}
+    made = trip(values, device="saved")
+    assert [str(tensor.device) for tensor in (*made["there"], made["here"])] == ["meta", "meta", "cpu"]
+    assert made["there"][0].untyped_storage()._cdata == made["there"][1].untyped_storage()._cdata
+    assert torch.equal(trip(values)["there"][1], base[3:])
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: torch.ones(3), lambda: torch.ones(0), lambda: torch.ones(3).untyped_storage()]
+)
+@pytest.mark.parametrize("device", ["saved", "cuda", "nonsense"])
+def test_a_device_that_does_not_take_tensors_is_no_damage_of_the_checkpoint(
+    cuda: FakeCuda, make: Any, device: str
+) -> None:
+    value = make()
+    cuda.place(value, "cuda:5")
+    with pytest.raises(CheckpointStoreError) as caught:
+        trip({"v": value}, device=device)
+    target = "cuda:5" if device == "saved" else device
+    assert type(caught.value) is CheckpointStoreError
+    assert f"tensors cannot go to the device {target!r}: " in str(caught.value)
 
 
 def test_the_fake_notices_who_does_not_wait(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
