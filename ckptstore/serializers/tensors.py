@@ -83,10 +83,10 @@ def plain_extent(tensor: Any) -> tuple[bool, Extent | None]:
     width = itemsize // 2 if tensor.is_complex() else itemsize
     space = space_of(tensor)
     extent = Extent(start, span, owner=tensor, width=width, space=space)
-    if space:
-        extent.source = _source(storage, low, span)
+    source = _source(storage, low, span) if space else None
+    extent.source = source
     if span > 2 * nbytes and span - nbytes > _WASTE_BYTES and not (tensor.is_conj() or tensor.is_neg()):
-        extent.compact = functools.partial(_compact_there if space else _compact, tensor)
+        extent.compact = (lambda: _compact_there(tensor, source)) if source else (lambda: _compact(tensor))
         extent.compact_bytes = nbytes
     return True, extent
 
@@ -143,8 +143,17 @@ def _compact(tensor: Any) -> memoryview:
     return memoryview(packed)
 
 
-def _compact_there(tensor: Any) -> Any:
-    return tensor.detach().contiguous().reshape(-1).view(sys.modules["torch"].uint8)
+def _compact_there(tensor: Any, source: Callable[[], Any]) -> Any:
+    torch = sys.modules["torch"]
+    try:
+        packed = tensor.detach().contiguous()
+    except (
+        RuntimeError
+    ):  # a GPU in training has little memory left: the gaps come along, and are left out here
+        whole = source().cpu().untyped_storage()
+        packed = torch.empty(0, dtype=torch.uint8).view(tensor.dtype)
+        packed = packed.set_(whole, 0, tensor.shape, tensor.stride()).contiguous()
+    return packed.reshape(-1).view(torch.uint8)
 
 
 def encode_tensor(tensor: Any, extent: Extent | None, block: Any) -> list[Any]:

@@ -71,6 +71,24 @@ def test_a_lone_view_with_wide_gaps_brings_its_elements_alone(cuda: FakeCuda) ->
     assert "copy 4000" in cuda.log
 
 
+def test_a_lone_view_with_gaps_needs_no_memory_on_a_full_device(
+    cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = cuda.place(torch.arange(1_000_000.0).to(torch.bfloat16).reshape(1000, 1000))
+    contiguous = torch.Tensor.contiguous
+
+    def full(tensor: Any) -> Any:
+        if cuda.space_of(tensor):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return contiguous(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "contiguous", full)
+    monkeypatch.setattr(torch.Tensor, "cpu", torch.Tensor.clone)
+    made = trip({"v": base[3:900:2, 7]})["v"]
+    assert made.stride() == (1,)
+    assert torch.equal(made, base[3:900:2, 7])
+
+
 @pytest.mark.parametrize(
     "make",
     [
