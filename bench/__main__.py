@@ -22,9 +22,10 @@ from bench.s3_server import s3_server
 from bench.systems import SYSTEMS
 from bench.workloads import WORKLOADS
 
-__all__ = ["main", "parse_size"]
+__all__ = ["main", "parse_size", "parser"]
 
-FORMAT = 1
+FORMAT = 2
+ROUNDS = 5
 UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -50,7 +51,8 @@ def _listing(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"  {name:20} {about}" for name, about in rows)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The options of ``python -m bench``."""
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Saves and loads, ours beside its peers and the physical limits, in one run.",
@@ -61,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
         + _listing([(row.name, row.about) for row in SYSTEMS.values()]),
     )
     parser.add_argument("--size", type=parse_size, default="256MiB", help="bytes of the state (256MiB)")
-    parser.add_argument("--rounds", type=_positive, default=5, help="rounds of every system (5)")
+    parser.add_argument(
+        "--rounds", type=_positive, help="rounds of every system (5), or of every part of a profile (its own)"
+    )
     parser.add_argument(
         "--workload",
         nargs="+",
@@ -95,7 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--profile",
         choices=list(PROFILES),
-        help="every part of the benchmark with its own options; only --out, --dir and --quiet are heeded beside it",
+        help="every part of the benchmark with its own options, of which --rounds replaces that one; "
+        "beside it only --out, --dir and --quiet are heeded",
     )
     parser.add_argument("--out", metavar="DIR", default="bench-out", help="of a profile's files (bench-out)")
     parser.add_argument("--dir", metavar="DIR", help="where the files go (the system's temporary directory)")
@@ -106,10 +111,10 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the benchmark; 0 also when a goal is missed, 1 when a system failed."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(given)
+    options = parser().parse_args(given)
     if options.profile:
         say = _quiet if options.quiet else _say
-        return run_profile(options.profile, options.out, scratch=options.dir, say=say)
+        return run_profile(options.profile, options.out, rounds=options.rounds, scratch=options.dir, say=say)
     default = "torch" if importlib.util.find_spec("torch") else "arrays"
     on_s3 = options.backend == "s3"
     systems = [name for name in options.system or SYSTEMS if SYSTEMS[name].on_s3 == on_s3]
@@ -117,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.workload or [default],
         systems,
         size_bytes=options.size,
-        n_rounds=options.rounds,
+        n_rounds=options.rounds or ROUNDS,
         seed=options.seed,
         memory=options.memory,
     )
@@ -139,10 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "started": started,
             "machine": machine,
             **run.to_dict(),
-            "goals": [
-                {"workload": row.workload, "goal": row.goal.text, "ratio": row.ratio, "line": str(row)}
-                for row in judge(run)
-            ],
+            "goals": [verdict.to_dict() for verdict in judge(run)],
         }
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump(record, file, indent=1)

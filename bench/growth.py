@@ -14,9 +14,10 @@ import shlex
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ import numpy as np
 import ckptstore
 from bench.machine import describe_machine
 from bench.measure import Meter, resident_bytes, trim_memory
-from bench.report import table
+from bench.verdicts import Verdict, table
 from ckptstore.backends.memory import MemoryBackend, MemorySpace
 
 __all__ = ["main", "measure"]
@@ -35,6 +36,10 @@ KINDS = {"tensors": (1_000, 10_000, 100_000), "chunks": (10_000, 100_000, 1_000_
 OPERATIONS = ("save", "again", "inspect", "load")
 LINEAR = 1.5
 """The largest size may take this much more CPU per item than the one before it."""
+FLAT = 1.5
+"""And this much more memory in all."""
+LEAST_BYTES = 16 << 20
+"""Below this, memory is what an interpreter's arenas happen to take, and counts as this much."""
 
 Result = dict[str, dict[str, Any]]
 
@@ -63,6 +68,7 @@ def measure(kind: str, n: int) -> Result:
 
     small: dict[str, Any] = {"chunk_bytes": CHUNK_BYTES, "inline_bytes": 0} if kind == "chunks" else {}
     config = ckptstore.StoreConfig(codec="raw", **small)
+    state_bytes = n * (CHUNK_BYTES if kind == "chunks" else 4 * FLOATS_PER_TENSOR)
     trim_memory()
     base = resident_bytes()
     result: Result = {}
@@ -77,8 +83,10 @@ def measure(kind: str, n: int) -> Result:
                 else:
                     loaded = store.load("bench/run")
             result[name] = asdict(meter.cost)
-            # What the storage holds is simulated: elsewhere it is on a disk.
+            # What the storage holds is simulated: elsewhere it is on a disk. A load makes another state.
             above = meter.cost.peak_bytes - _space_bytes(space)
+            if name == "load":
+                above -= state_bytes
             result[name]["peak_bytes"] = max(0, above)
             trim_memory()
     if len(loaded) != len(values):
@@ -86,12 +94,16 @@ def measure(kind: str, n: int) -> Result:
     return result
 
 
-def render(points: Mapping[tuple[str, int], Sequence[Result]]) -> str:
-    """Return a table a kind, and whether growth is linear."""
+Points = Mapping[tuple[str, int], Sequence[Result]]
 
-    def median(point: tuple[str, int], operation: str, figure: str) -> float:
-        return float(statistics.median(result[operation][figure] for result in points[point]))
 
+def _median(points: Points, point: tuple[str, int], operation: str, figure: str) -> float:
+    return float(statistics.median(result[operation][figure] for result in points[point]))
+
+
+def render(points: Points) -> str:
+    """Return a table a kind, and the verdicts."""
+    median = partial(_median, points)
     lines: list[str] = []
     for kind in dict.fromkeys(kind for kind, _ in points):
         sizes = sorted(n for name, n in points if name == kind)
@@ -107,18 +119,29 @@ def render(points: Mapping[tuple[str, int], Sequence[Result]]) -> str:
         for operation in OPERATIONS:
             titles += [f"{operation} s", "CPU µs each"]
         lines += [*table([*titles, "save MiB", "load MiB"], rows), ""]
-        if len(sizes) > 1:
-            small, large = sizes[-2:]
-            for operation in OPERATIONS:
-                per_item = [median((kind, n), operation, "cpu_s") / n for n in (small, large)]
-                ratio = per_item[1] / per_item[0]
-                word = "met" if ratio <= LINEAR else "NOT MET"
-                lines.append(
-                    f"- {operation}, CPU each at {large:,} {kind} against {small:,} ≤ {LINEAR}x: "
-                    f"{word}, {ratio:.2f}x"
-                )
-            lines.append("")
+        lines += [*(f"- {verdict}" for verdict in _judge(points, kind, sizes)), ""]
     return "\n".join(lines)
+
+
+def judge(points: Points) -> Iterator[Verdict]:
+    """The largest size of each kind, against the one before it."""
+    for kind in dict.fromkeys(kind for kind, _ in points):
+        yield from _judge(points, kind, sorted(n for name, n in points if name == kind))
+
+
+def _judge(points: Points, kind: str, sizes: Sequence[int]) -> Iterator[Verdict]:
+    if len(sizes) < 2:
+        return
+    small, large = sizes[-2:]
+    against = f"at {large:,} {kind} against {small:,}"
+    for operation in OPERATIONS:
+        cpu = [_median(points, (kind, n), operation, "cpu_s") / n for n in (small, large)]
+        yield Verdict("growth", f"{operation}, CPU each {against}", cpu[1] / cpu[0], LINEAR)
+    for operation in ("save", "load"):
+        peaks = [
+            max(LEAST_BYTES, _median(points, (kind, n), operation, "peak_bytes")) for n in (small, large)
+        ]
+        yield Verdict("growth", f"{operation}, memory over the state {against}", peaks[1] / peaks[0], FLAT)
 
 
 def _round(kind: str, n: int) -> Result:
@@ -161,6 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "points": [
                     {"kind": kind, "n": n, "results": results} for (kind, n), results in points.items()
                 ],
+                "goals": [verdict.to_dict() for verdict in judge(points)],
             }
             json.dump(record, file, indent=1)
             file.write("\n")

@@ -23,7 +23,7 @@ from bench.workloads import WORKLOADS
 
 __all__ = ["Failure", "Plan", "Round", "Run", "Spread", "execute", "is_installed", "make_plan"]
 
-OPERATIONS = ("save", "again", "later", "load")
+OPERATIONS = ("save", "again", "later", "load", "into", "inplace", "inspect", "one")
 FIGURES = (
     "wall_s",
     "blocked_s",
@@ -31,8 +31,10 @@ FIGURES = (
     "peak_bytes",
     "written_bytes",
     "write_calls",
+    "read_bytes",
     "stored_bytes",
     "requests",
+    "puts",
 )
 CHILD_TIMEOUT_S = 1800.0
 

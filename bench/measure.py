@@ -48,6 +48,8 @@ class Cost:
     written_bytes: int | None
     """Bytes given to write calls, temporary files included."""
     write_calls: int | None
+    read_bytes: int | None
+    """Bytes that read calls gave, from the page cache too; what is mapped is not among them."""
 
 
 class Meter:
@@ -61,7 +63,7 @@ class Meter:
         gc.collect()
         self._blocked_s = None
         self._peak_is_exact = _reset_peak()
-        self._written = _written()
+        self._moved = _moved()
         self._cpu = _cpu_s()
         self._start = time.perf_counter()
         return self
@@ -73,20 +75,26 @@ class Meter:
     def __exit__(self, *error: object) -> None:
         wall_s = time.perf_counter() - self._start
         cpu_s = _cpu_s() - self._cpu
-        written = _since(self._written, _written())
+        written, calls, read = _since(self._moved, _moved()) or (None, None, None)
         self.cost = Cost(
             wall_s=wall_s,
             blocked_s=wall_s if self._blocked_s is None else self._blocked_s,
             cpu_s=cpu_s,
             peak_bytes=max(0, _peak_bytes() - self._base_bytes),
             peak_is_exact=self._peak_is_exact,
-            written_bytes=None if written is None else written[0],
-            write_calls=None if written is None else written[1],
+            written_bytes=written,
+            write_calls=calls,
+            read_bytes=read,
         )
 
 
-def _since(before: tuple[int, int] | None, after: tuple[int, int] | None) -> tuple[int, int] | None:
-    return None if before is None or after is None else (after[0] - before[0], after[1] - before[1])
+Moved = tuple[int, int, int]
+
+
+def _since(before: Moved | None, after: Moved | None) -> Moved | None:
+    if before is None or after is None:
+        return None
+    return after[0] - before[0], after[1] - before[1], after[2] - before[2]
 
 
 def _cpu_s() -> float:
@@ -131,12 +139,12 @@ def resident_bytes() -> int:
     return _rusage_peak_bytes() if resident is None else resident
 
 
-def _written() -> tuple[int, int] | None:
-    """Bytes and calls of all writes by now (proc(5), io)."""
+def _moved() -> Moved | None:
+    """Bytes and calls of all writes, and bytes of all reads, by now (proc(5), io)."""
     try:
         with open("/proc/self/io", encoding="ascii") as file:
             facts = dict(line.split(": ") for line in file)
-        return int(facts["wchar"]), int(facts["syscw"])
+        return int(facts["wchar"]), int(facts["syscw"]), int(facts["rchar"])
     except (OSError, KeyError):
         return None
 

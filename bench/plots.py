@@ -10,6 +10,7 @@ from typing import Any
 __all__ = ["plot"]
 
 COLOR, OURS_COLOR = "#9aa5b1", "#2563eb"
+OURS = ("ours", "s3-ours", "PUT ours", "GET ours", "planes")
 MIB = 1 << 20
 
 Record = Mapping[str, Any]
@@ -45,6 +46,9 @@ def plot(records: Mapping[str, Record], folder: str) -> list[str]:
             keep(_growth(pyplot, record["points"]), f"{part}.svg")
         elif "servers" in record:
             keep(_clients(pyplot, record), f"{part}.svg")
+        elif "codecs" in record:
+            bars = _codec_bars(record["codecs"])
+            keep(_bars(pyplot, "encoding, GB/s of a core", bars, is_log=False), f"{part}.svg")
         elif "rounds" in record:
             bars = _training_bars(record["rounds"])
             title = "a step during a save, against one without"
@@ -80,7 +84,7 @@ def _state_plots(record: Record, workload: str) -> dict[str, tuple[str, Bars, bo
 def _bars(pyplot: Any, title: str, bars: Bars, *, is_log: bool) -> Any:
     figure, axes = pyplot.subplots(figsize=(7, 0.8 + 0.24 * len(bars)))
     labels = [label for label, _ in bars]
-    colors = [OURS_COLOR if "ours" in label else COLOR for label in labels]
+    colors = [OURS_COLOR if label.startswith(OURS) else COLOR for label in labels]
     drawn = axes.barh(range(len(bars)), [value for _, value in bars], color=colors)
     axes.bar_label(drawn, fmt="%.3g", padding=2, fontsize=7)
     axes.set_yticks(range(len(bars)), labels)
@@ -120,6 +124,17 @@ def _clients(pyplot: Any, record: Record) -> Any:
         for client, rounds in found["costs"].items()
     ]
     return _bars(pyplot, "CPU of the client, s/GB", bars, is_log=False)
+
+
+def _codec_bars(rows: Sequence[Record]) -> Bars:
+    return [
+        (
+            f"{row['codec']}, {row['kind']}",
+            _median([one["raw_bytes"] / one["encode_s"] / 1e9 for one in row["results"]]),
+        )
+        for row in rows
+        if row["codec"] != "copy"
+    ]
 
 
 def _training_bars(rounds: Sequence[Record]) -> Bars:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from bench.goals import judge
 from bench.harness import Run, Spread
 from bench.systems import SYSTEMS
+from bench.verdicts import table
 from bench.workloads import WORKLOADS
 
-__all__ = ["render", "table"]
+__all__ = ["render"]
 
 BASE = "ours"
 S3_BASE = "s3-ours"
@@ -58,6 +59,13 @@ def _seconds(title: str, operation: str, figure: str) -> Column:
     return Column(title, cell)
 
 
+def _milliseconds(title: str, operation: str, figure: str) -> Column:
+    def cell(run: Run, workload: str, system: str) -> str:
+        return _range(run.spread(workload, system, operation, figure), 1e-3, 1)
+
+    return Column(title, cell)
+
+
 def _mebibytes(title: str, operation: str, figure: str) -> Column:
     def cell(run: Run, workload: str, system: str) -> str:
         spread = run.spread(workload, system, operation, figure)
@@ -88,6 +96,7 @@ RATIOS = (
     _against(f"again ÷ {BASE}", "again", "wall_s", BASE),
     _against(f"later ÷ {BASE}", "later", "wall_s", BASE),
     _against(f"load ÷ {BASE}", "load", "wall_s", BASE),
+    _against(f"into ÷ {BASE}", "into", "wall_s", BASE),
     _against(f"blocked ÷ {COPY}", "save", "blocked_s", COPY),
     _against(f"blocked later ÷ {COPY}", "later", "blocked_s", COPY),
     _against(f"CPU of save ÷ {BASE}", "save", "cpu_s", BASE),
@@ -103,6 +112,10 @@ FIGURES = (
     _seconds("later s", "later", "wall_s"),
     _seconds("blocked later s", "later", "blocked_s"),
     _seconds("load s", "load", "wall_s"),
+    _seconds("into s", "into", "wall_s"),
+    _seconds("into, in place s", "inplace", "wall_s"),
+    _milliseconds("inspect ms", "inspect", "wall_s"),
+    _milliseconds("load of one ms", "one", "wall_s"),
 )
 COSTS = (
     _seconds("CPU s, save", "save", "cpu_s"),
@@ -112,7 +125,11 @@ COSTS = (
     _mebibytes("written MiB", "save", "written_bytes"),
     _count("write calls", "save", "write_calls"),
     _count("requests, save", "save", "requests"),
+    _count("PUTs, later", "later", "puts"),
     _count("requests, load", "load", "requests"),
+    _count("requests, inspect", "inspect", "requests"),
+    _count("requests, load of one", "one", "requests"),
+    _mebibytes("read MiB, load of one", "one", "read_bytes"),
     _mebibytes("stored MiB", "save", "stored_bytes"),
     _mebibytes("stored MiB, again", "again", "stored_bytes"),
     _mebibytes("stored MiB, later", "later", "stored_bytes"),
@@ -126,18 +143,6 @@ def _rows(run: Run, workload: str, systems: Sequence[str], columns: Sequence[Col
     return table(
         ["system", *(columns[i].title for i in kept)], [[row[0], *(row[i + 1] for i in kept)] for row in rows]
     )
-
-
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The lines of a Markdown table: the first column to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in (titles, *rows)) for i in range(len(titles))]
-    ruler = [":" + "-" * (widths[0] + 1), *("-" * (width + 1) + ":" for width in widths[1:])]
-    for index, row in enumerate((titles, *rows)):
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        yield "| " + " | ".join(cells) + " |"
-        if index == 0:
-            yield "|" + "|".join(ruler) + "|"
 
 
 def render(run: Run) -> str:

@@ -21,14 +21,14 @@ from typing import Any
 
 from bench.harness import is_installed
 from bench.machine import describe_machine
-from bench.report import table
 from bench.s3_clients import CLIENTS, Cost, Job
 from bench.s3_server import s3_server
+from bench.verdicts import Verdict, table
 
 __all__ = ["main"]
 
 OBJECT_BYTES = 8 << 20
-GOALS = {"put": 0.45, "get": 0.7}
+GOALS: Mapping[str, float] = {"put": 0.45, "get": 0.7}
 """Seconds of CPU per GB that ours may cost at most, against the null server; and less than boto3."""
 BOTO3 = "boto3 in threads"
 
@@ -92,12 +92,20 @@ def measure(
     return costs, skipped
 
 
-def render(costs: Mapping[str, Sequence[Cost]], n_objects: int, *, goals: bool) -> str:
-    """Return the table, and with `goals` whether they are met."""
+Costs = Mapping[str, Sequence[Cost]]
+
+
+def _median(costs: Costs, client: str, verb: str, figure: str, n_objects: int) -> float:
+    """Per GB."""
+    return statistics.median(cost[verb][figure] for cost in costs[client]) / (n_objects * OBJECT_BYTES / 1e9)
+
+
+def render(costs: Costs, n_objects: int) -> str:
+    """Return the table."""
     gigabytes = n_objects * OBJECT_BYTES / 1e9
 
     def median(client: str, verb: str, figure: str) -> float:
-        return statistics.median(cost[verb][figure] for cost in costs[client]) / gigabytes
+        return _median(costs, client, verb, figure, n_objects)
 
     rows = []
     for client in costs:
@@ -114,19 +122,17 @@ def render(costs: Mapping[str, Sequence[Cost]], n_objects: int, *, goals: bool) 
     titles = ["client"]
     for verb in ("PUT", "GET"):
         titles += [f"{verb} CPU s/GB", f"{verb} ÷ ours", f"{verb} GB/s"]
-    lines = list(table(titles, rows))
-    if goals and "ours" in costs:
-        lines += ["", *(f"- {line}" for line in _verdicts(median, costs))]
-    return "\n".join(lines)
+    return "\n".join(table(titles, rows))
 
 
-def _verdicts(median: Any, costs: Mapping[str, Sequence[Cost]]) -> Iterator[str]:
+def judge(costs: Costs, n_objects: int) -> Iterator[Verdict]:
+    """Ours against the bounds, and against boto3."""
     for verb, limit in GOALS.items():
-        cpu = median("ours", verb, "cpu_s")
-        yield f"{verb.upper()} at most {limit} s/GB: {'met' if cpu <= limit else 'NOT MET'}, {cpu:.2f}"
-        if BOTO3 in costs:
-            word = "met" if cpu < median(BOTO3, verb, "cpu_s") else "NOT MET"
-            yield f"{verb.upper()} below boto3: {word}"
+        cpu = {name: _median(costs, name, verb, "cpu_s", n_objects) for name in costs}
+        ours, boto3 = cpu.get("ours"), cpu.get(BOTO3)
+        yield Verdict("s3", f"CPU of the client, {verb.upper()}", ours, limit, unit=" s/GB")
+        ratio = ours / boto3 if ours is not None and boto3 else None
+        yield Verdict("s3", f"CPU of the client, {verb.upper()}, against boto3", ratio, 1.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -157,7 +163,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for server, endpoint_url in servers.items():
             costs, skipped = measure(endpoint_url, options.objects, options.rounds, seed=options.seed)
             print(f"## {server}, {options.objects} objects of 8 MiB, medians of {options.rounds} rounds\n")
-            print(render(costs, options.objects, goals=server != "SeaweedFS"))
+            print(render(costs, options.objects))
+            if server != "SeaweedFS":
+                verdicts = list(judge(costs, options.objects))
+                print("", *(f"- {verdict}" for verdict in verdicts), sep="\n")
+                kept["goals"] = [verdict.to_dict() for verdict in verdicts]
             print("".join(f"\n- {name} skipped: {reason}" for name, reason in skipped.items()))
             kept["servers"][server] = {"costs": costs, "skipped": skipped}
     if options.json:

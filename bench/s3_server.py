@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -13,11 +14,12 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["BUCKET", "CREDENTIALS", "REGION", "S3Server", "n_requests", "s3_server"]
+__all__ = ["BUCKET", "CREDENTIALS", "REGION", "S3Server", "count_requests", "s3_server"]
 
 BUCKET = "bench"
 REGION = "us-east-1"
@@ -48,14 +50,17 @@ class S3Server:
         }
 
 
-def n_requests(metrics_url: str) -> int | None:
-    """S3 requests that the server got by now; None without a server."""
+def count_requests(metrics_url: str) -> Counter[str] | None:
+    """S3 requests that the server got by now, by their kind (GET, PUT, …); None without a server."""
     if not metrics_url:
         return None
     with urllib.request.urlopen(metrics_url, timeout=10) as answer:
         lines = answer.read().decode().splitlines()
-    counts = [line.rpartition(" ")[2] for line in lines if line.startswith("SeaweedFS_s3_request_total{")]
-    return int(sum(map(float, counts)))
+    counts: Counter[str] = Counter()
+    for line in lines:
+        if found := re.match(r'SeaweedFS_s3_request_total{.*type="(\w+)".*} (\S+)$', line):
+            counts[found[1]] += int(float(found[2]))
+    return counts
 
 
 @contextlib.contextmanager

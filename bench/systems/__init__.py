@@ -7,17 +7,19 @@ from functools import partial
 from typing import Any
 
 from bench.systems.array_formats import Orbax, Zarr
-from bench.systems.base import System, SystemSpec, Unavailable
+from bench.systems.base import Extra, System, SystemSpec, Unavailable
 from bench.systems.files import Pickle, TorchSave
 from bench.systems.flat import Flat, Format
 from bench.systems.flushed import Flushed
-from bench.systems.incumbent import Incumbent
+from bench.systems.incumbent import PACKAGE, Incumbent, IncumbentPackage
 from bench.systems.limits import DiskLimit, Hashing, MemoryCopy
 from bench.systems.ours import Ours
 from bench.systems.remote import S3Files, S3Ours
 from bench.systems.torch_formats import DistributedCheckpoint, Safetensors, TorchSnapshot
 
-__all__ = ["SYSTEMS", "System", "SystemSpec", "Unavailable"]
+__all__ = ["SYSTEMS", "Extra", "System", "SystemSpec", "Unavailable"]
+
+OURS_CAN: tuple[Extra, ...] = ("into", "inplace", "inspect", "one")
 
 
 def _ours(name: str, about: str, **arguments: Any) -> SystemSpec:
@@ -28,6 +30,7 @@ def _ours(name: str, about: str, **arguments: Any) -> SystemSpec:
         durable=arguments.get("durability") != "os",
         verified=True,
         background=arguments.get("background", False),
+        extras=OURS_CAN,
     )
 
 
@@ -53,6 +56,7 @@ def _flat(
     durable: bool = False,
     background: bool = False,
     torch_only: bool = True,
+    extras: tuple[Extra, ...] = (),
 ) -> SystemSpec:
     return SystemSpec(
         name,
@@ -63,6 +67,7 @@ def _flat(
         torch_only=torch_only,
         tensors_only=True,
         background=background,
+        extras=extras,
     )
 
 
@@ -88,6 +93,7 @@ def _ours_on_s3(name: str, about: str, **arguments: Any) -> SystemSpec:
         needs=("aiobotocore", "boto3"),
         on_s3=True,
         background=arguments.get("background", False),
+        extras=OURS_CAN,
     )
 
 
@@ -101,13 +107,23 @@ _LOCAL = (
     _ours("ours-raw-background", "codec='raw', wait=False", codec="raw", background=True),
     _ours("ours-os", "durability='os'", durability="os"),
     _ours("ours-raw-os", "codec='raw', durability='os'", codec="raw", durability="os"),
-    *_with_fsync(SystemSpec("torch", "torch.save / load", TorchSave, needs=("torch",), torch_only=True)),
+    *_with_fsync(
+        SystemSpec(
+            "torch",
+            "torch.save / load, and copy_ into what is there",
+            TorchSave,
+            needs=("torch",),
+            torch_only=True,
+            extras=("into",),
+        )
+    ),
     SystemSpec(
         "torch-mmap",
         "torch.save / load(mmap=True), which reads when it is touched",
         partial(TorchSave, mmap=True),
         needs=("torch",),
         torch_only=True,
+        extras=("into", "one"),
     ),
     *_with_fsync(SystemSpec("pickle", "pickle 5 to a file", Pickle)),
     *_with_fsync(
@@ -117,10 +133,16 @@ _LOCAL = (
             Safetensors,
             "safetensors",
             torch_only=False,
+            extras=("inspect", "one"),
         )
     ),
     _flat(
-        "dcp", "torch.distributed.checkpoint save, it fsyncs", DistributedCheckpoint, "torch", durable=True
+        "dcp",
+        "torch.distributed.checkpoint save, it fsyncs",
+        DistributedCheckpoint,
+        "torch",
+        durable=True,
+        extras=("into",),
     ),
     _flat(
         "dcp-async",
@@ -130,7 +152,9 @@ _LOCAL = (
         durable=True,
         background=True,
     ),
-    *_with_fsync(_flat("torchsnapshot", "Snapshot.take", TorchSnapshot, "torch", "torchsnapshot")),
+    *_with_fsync(
+        _flat("torchsnapshot", "Snapshot.take", TorchSnapshot, "torch", "torchsnapshot", extras=("into",))
+    ),
     _flat(
         "torchsnapshot-async",
         "Snapshot.async_take",
@@ -151,7 +175,15 @@ _LOCAL = (
         )
     ),
     _flat("zarr", "a group of arrays, its defaults", Zarr, "zarr", torch_only=False),
-    *_with_fsync(SystemSpec("incumbent", "metaflow-checkpoint's implicit mode", Incumbent)),
+    *_with_fsync(SystemSpec("incumbent", "metaflow-checkpoint's implicit mode, re-enacted", Incumbent)),
+    *_with_fsync(
+        SystemSpec(
+            "incumbent-package",
+            "the package metaflow-checkpoint, given the files of the implicit mode",
+            IncumbentPackage,
+            needs=("metaflow", PACKAGE),
+        )
+    ),
     SystemSpec("copy", "the bytes into warm memory", MemoryCopy, loads=False, reference=True),
     SystemSpec("hash", "BLAKE3 of the bytes, all cores", Hashing, loads=False, reference=True),
     SystemSpec("disk", "plain write + fdatasync; plain read", DiskLimit, durable=True, reference=True),

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from bench.systems.flat import Slot, to_numpy
+from bench.systems.flat import Format, Slot, to_numpy
 
 __all__ = ["Orbax", "Zarr"]
 
 
-class Orbax:
+class Orbax(Format):
     """`StandardCheckpointer` with its defaults: a save copies, and is written in the background."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Orbax:
         self._checkpointer.close()
 
 
-class Zarr:
+class Zarr(Format):
     """A group of arrays with zarr's defaults: its own chunks, its own compression, in threads."""
 
     def __init__(self) -> None:
@@ -59,15 +59,6 @@ class Zarr:
         for name, tensor in tensors.items():
             group.create_array(name, data=to_numpy(tensor))
 
-    def is_done(self) -> bool:
-        return True
-
-    def finish(self) -> None:
-        pass
-
     def read(self, path: str, slots: Sequence[Slot]) -> Mapping[str, Any]:
         group = self._zarr.open_group(path, mode="r")
         return {slot.name: group[slot.name][...] for slot in slots}
-
-    def close(self) -> None:
-        pass

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from bench.workloads.compare import Values
 
-__all__ = ["System", "SystemSpec", "Unavailable", "flush"]
+__all__ = ["Extra", "System", "SystemSpec", "Unavailable", "flush"]
+
+Extra = Literal["into", "inplace", "inspect", "one"]
+"""What some systems can besides saving and loading everything."""
 
 
 class Unavailable(Exception):  # noqa: N818 - no error: the system is skipped, with this reason
@@ -45,6 +49,21 @@ class System:
 
     def load(self) -> Values | None:
         """The state last saved, as new objects; None from a reference that rebuilds no state."""
+        raise NotImplementedError
+
+    def load_into(self, destination: Values, *, inplace: bool = False) -> Values:
+        """The state last saved, its tensors in the memory of `destination`, which has the same structure.
+
+        `inplace`: without a copy of it all beside, if the system has that choice.
+        """
+        raise NotImplementedError
+
+    def inspect(self) -> object:
+        """What the last checkpoint holds: names, shapes, dtypes; none of its data is needed."""
+        raise NotImplementedError
+
+    def load_one(self, field: str, key: str) -> Any:
+        """``values[field][key]`` of the last checkpoint, in memory of its own, and nothing else of it."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -92,6 +111,8 @@ class SystemSpec:
     """A save gives the caller its thread back before it is done."""
     reference: bool = False
     """A physical limit, not a way to keep checkpoints."""
+    extras: tuple[Extra, ...] = ()
+    """Which of these it can."""
 
 
 def flush(path: str) -> None:

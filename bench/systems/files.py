@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.systems.base import System
 from bench.workloads.compare import Values
+from bench.workloads.existing import copy_over
 
 __all__ = ["Pickle", "TorchSave"]
 
@@ -42,3 +43,10 @@ class TorchSave(System):
     def load(self) -> Values:
         values: Values = self._torch.load(self.last_path(".pt"), weights_only=False, mmap=self._mmap)
         return values
+
+    def load_into(self, destination: Values, *, inplace: bool = False) -> Values:
+        return copy_over(destination, self.load())
+
+    def load_one(self, field: str, key: str) -> Any:
+        tensor = self.load()[field][key]
+        return tensor.clone() if self._mmap else tensor

@@ -7,7 +7,7 @@ import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -29,20 +29,35 @@ class Slot:
     is_torch: bool
 
 
-class Format(Protocol):
+class Format:
     """One way to write named tensors into a directory that is new and empty."""
 
     def write(self, path: str, tensors: dict[str, Any]) -> None:
         """Writes; returns when the caller may change its tensors."""
+        raise NotImplementedError
 
     def is_done(self) -> bool:
         """Whether the last write is done."""
+        return True
 
     def finish(self) -> None:
         """Returns when the last write is done."""
 
     def read(self, path: str, slots: Sequence[Slot]) -> Mapping[str, Any]:
         """The tensors by name, new ones, as numpy arrays or torch tensors."""
+        raise NotImplementedError
+
+    def read_into(self, path: str, tensors: dict[str, Any]) -> None:
+        """Fills the tensors, which are there."""
+        raise NotImplementedError
+
+    def names(self, path: str) -> Sequence[str]:
+        """The names of the tensors."""
+        raise NotImplementedError
+
+    def read_one(self, path: str, name: str) -> Any:
+        """One tensor, in memory of its own."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Lets go of threads."""
@@ -70,11 +85,30 @@ class Flat(System):
         self._format.finish()
 
     def load(self) -> Values:
-        path = self.last_path("")
-        with open(os.path.join(path, REST), "rb") as file:
-            skeleton, slots = pickle.load(file)
-        values: Values = join(skeleton, self._format.read(os.path.join(path, "tensors"), slots))
+        skeleton, slots = self._rest()
+        values: Values = join(skeleton, self._format.read(self._tensors(), slots))
         return values
+
+    def load_into(self, destination: Values, *, inplace: bool = False) -> Values:
+        skeleton, _ = self._rest()
+        tensors, _ = split(destination)
+        self._format.read_into(self._tensors(), tensors)
+        values: Values = join(skeleton, tensors)
+        return values
+
+    def inspect(self) -> object:
+        return self._format.names(self._tensors())
+
+    def load_one(self, field: str, key: str) -> Any:
+        return self._format.read_one(self._tensors(), f"{field}.{key}")
+
+    def _rest(self) -> tuple[Any, list[Slot]]:
+        with open(os.path.join(self.last_path(""), REST), "rb") as file:
+            skeleton, slots = pickle.load(file)
+        return skeleton, slots
+
+    def _tensors(self) -> str:
+        return os.path.join(self.last_path(""), "tensors")
 
     def close(self) -> None:
         self._format.close()

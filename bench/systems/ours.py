@@ -44,6 +44,7 @@ class Ours(System):
         self._options = options or {}
         self._store = self._open()
         self._pending: ckptstore.PendingSave | None = None
+        self._last: ckptstore.Checkpoint | None = None
 
     def prepare(self, values: Values) -> None:
         if self._reserve:
@@ -53,14 +54,14 @@ class Ours(System):
         if self._background:
             self._pending = self._store.save(COLLECTION, values, wait=False)
         else:
-            self._store.save(COLLECTION, values)
+            self._last = self._store.save(COLLECTION, values)
 
     def is_settled(self) -> bool:
         return self._pending is None or self._pending.done()
 
     def settle(self) -> None:
         if self._pending is not None:
-            self._pending.result()
+            self._last = self._pending.result()
             self._pending = None
 
     def reopen(self) -> None:
@@ -69,6 +70,24 @@ class Ours(System):
 
     def load(self) -> Values:
         return self._store.load(COLLECTION, trusted=True)
+
+    def load_into(self, destination: Values, *, inplace: bool = False) -> Values:
+        # A number that is a field of its own has no place to be loaded into.
+        into = {name: value for name, value in destination.items() if not isinstance(value, int | float)}
+        return self._store.load(COLLECTION, into=into, inplace=inplace, trusted=True)
+
+    def inspect(self) -> object:
+        return self._store.inspect(self._reference())
+
+    def load_one(self, field: str, key: str) -> Any:
+        path = f"[{key!r}]"
+        return self._store.load(self._reference(), leaves={field: [path]})[field][path]
+
+    def _reference(self) -> ckptstore.CheckpointRef:
+        """Of the last save: what a user keeps who knows which checkpoint it shall be."""
+        if self._last is None:
+            raise AssertionError("nothing was saved")
+        return self._last.ref
 
     def close(self) -> None:
         self._store.close()

@@ -100,6 +100,13 @@ WORKLOADS: Mapping[str, Workload] = {
             tensors=True,
         ),
         Workload(
+            "random",
+            "300 arrays of random 32-bit words, which nothing shrinks",
+            data.make_random,
+            data.flip_words,
+            tensors=True,
+        ),
+        Workload(
             "counter",
             "a few small values, whatever the size asked for",
             data.make_counter,

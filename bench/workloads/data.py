@@ -19,12 +19,14 @@ __all__ = [
     "change_score",
     "make_counter",
     "make_objects",
+    "make_random",
     "make_tabular",
     "make_tokens",
 ]
 
 N_WORDS = 50_000
 OBJECTS_PER_FIELD = 50_000
+N_RANDOM = 300
 
 
 @dataclass(slots=True)
@@ -97,6 +99,13 @@ def _groups(rng: np.random.Generator, words: Any) -> Iterator[tuple[str, int, fl
     return zip(unique, rng.poisson(100.0, len(unique)), rng.random(len(unique)), strict=True)
 
 
+def make_random(rng: np.random.Generator, nbytes: int) -> Values:
+    n_words = max(1, nbytes // 4 // N_RANDOM)
+    return {
+        "data": {f"block.{i}": rng.integers(0, 1 << 32, n_words, dtype=np.uint32) for i in range(N_RANDOM)}
+    }
+
+
 def make_counter(rng: np.random.Generator, nbytes: int) -> Values:
     return {"epoch": 3, "step": 12_345, "best_loss": float(rng.random()), "history": rng.random(20).tolist()}
 
@@ -118,6 +127,13 @@ def change_score(rng: np.random.Generator, values: Values) -> None:
 def change_position(rng: np.random.Generator, values: Values) -> None:
     """How far the tokens were read, not the tokens."""
     values["position"] += int(rng.integers(1, 1000))
+
+
+def flip_words(rng: np.random.Generator, values: Values) -> None:
+    """Every one of them, into one that is as random."""
+    mask = rng.integers(1, 1 << 32, dtype=np.uint32)
+    for block in values["data"].values():
+        np.bitwise_xor(block, mask, out=block)
 
 
 def change_counter(rng: np.random.Generator, values: Values) -> None:
