@@ -1,8 +1,8 @@
-"""The data's part of a load: chunks are got, decoded into their place and verified, in one worker hop each."""
+"""The data's part of a load: chunks are got, decoded into their place and verified in one worker hop, small ones in rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,12 +10,16 @@ from ckptstore._fetch import ChunkFetch, Target, is_no_object
 from ckptstore._memory import allocate
 from ckptstore._pause import collector_paused
 from ckptstore._table import ChunkEntry, ChunkTable
-from ckptstore._tasks import for_each
+from ckptstore._tasks import for_each, in_worker
 from ckptstore._upload import Engine
 from ckptstore.checkpoint import Manifest
 from ckptstore.errors import BackendError, ChunkCorruptError, ChunkMissingError, ObjectNotFoundError
 
 __all__ = ["Download", "Wanted"]
+
+_ROW_BYTES = 1024 * 1024
+_ROW_CHUNKS = 64
+"""Chunks that are read in one hop where they are small: a hop takes as long as reading tens of kilobytes."""
 
 
 class Wanted(NamedTuple):
@@ -25,7 +29,7 @@ class Wanted(NamedTuple):
     buffer: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Part:
     """Where a range of a chunk's raw bytes goes."""
 
@@ -35,12 +39,37 @@ class _Part:
     nbytes: int
 
 
+_Job = tuple[ChunkEntry, list[_Part]]
+"""A chunk, and what of it goes where."""
+
+
+def _cost(chunk: ChunkEntry) -> int:
+    return chunk.raw_bytes + chunk.stored_bytes
+
+
+def _rows(jobs: Iterable[_Job]) -> Iterator[list[_Job]]:
+    """Yield the jobs in rows: several small chunks, or one."""
+    row: list[_Job] = []
+    nbytes = 0
+    for job in jobs:
+        cost = _cost(job[0])
+        if row and (nbytes + cost > _ROW_BYTES or len(row) == _ROW_CHUNKS):
+            yield row
+            row, nbytes = [], 0
+        row.append(job)
+        nbytes += cost
+    if row:
+        yield row
+
+
 def _target(chunk: ChunkEntry, parts: list[_Part], memory: dict[Wanted, memoryview]) -> Target:
+    if len(parts) == 1 and parts[0].nbytes == chunk.raw_bytes:
+        (part,) = parts
+        return Target(memory[part.wanted][part.start : part.start + part.nbytes])
     with collector_paused():
-        places = [memory[part.wanted][part.start : part.start + part.nbytes] for part in parts]
-        if len(places) == 1 and len(places[0]) == chunk.raw_bytes:
-            return Target(places[0])
-        copies = tuple((place, part.offset) for place, part in zip(places, parts, strict=True))
+        copies = tuple(
+            [(memory[part.wanted][part.start : part.start + part.nbytes], part.offset) for part in parts]
+        )
     return Target(memoryview(bytearray(chunk.raw_bytes)), copies)
 
 
@@ -66,14 +95,18 @@ class Download:
         """
         memory, parts = self._plan(wanted, into or {})
 
-        async def get(item: tuple[int, list[_Part]]) -> None:
-            await self._get(self._table.chunks[item[0]], item[1], memory)
+        async def get(row: list[_Job]) -> None:
+            await self._get(row, memory)
 
         engine = self._engine
         limit = 2 * engine.config.encode_workers
+        jobs = ((self._table.chunks[number], found) for number, found in parts.items())
         if engine.backend.get_in_worker is None:
             limit += engine.config.io_concurrency
-        await for_each(parts.items(), get, min(limit, max(1, len(parts))))
+            rows: Iterable[list[_Job]] = ([job] for job in jobs)
+        else:
+            rows = _rows(jobs)
+        await for_each(rows, get, min(limit, max(1, len(parts))))
         return memory
 
     def _plan(
@@ -105,13 +138,21 @@ class Download:
         await self._get_any_copy(chunk, [_Part(user, 0, 0, chunk.raw_bytes)], memory)
         return memory[user]
 
-    async def _get(self, chunk: ChunkEntry, parts: list[_Part], memory: dict[Wanted, memoryview]) -> None:
-        cost = chunk.raw_bytes + chunk.stored_bytes
-        await self._engine.budget.acquire(cost)
+    async def _get(self, row: list[_Job], memory: dict[Wanted, memoryview]) -> None:
+        engine = self._engine
+        cost = sum([_cost(chunk) for chunk, _ in row])
+        await engine.budget.acquire(cost)
         try:
-            await self._get_any_copy(chunk, parts, memory)
+            if len(row) > 1:
+                row = await in_worker(engine.workers, self._read, row, memory)
+            for chunk, parts in row:
+                await self._get_any_copy(chunk, parts, memory)
         finally:
-            self._engine.budget.release(cost)
+            engine.budget.release(cost)
+
+    def _read(self, row: list[_Job], memory: dict[Wanted, memoryview]) -> list[_Job]:
+        """Read small chunks in one go, on a worker; return those that could not be read."""
+        return [job for job in row if not self._fetch.read(job[0], _target(*job, memory))]
 
     async def _get_any_copy(
         self, chunk: ChunkEntry, parts: list[_Part], memory: dict[Wanted, memoryview]

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ckptstore._chunking import digest
 from ckptstore._keys import CHUNKS
@@ -39,8 +38,7 @@ T = TypeVar("T")
 _TRIES = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """One object that holds the bytes of ``chunk``: its own, or a copy that another save has stored."""
 
     chunk: ChunkEntry
@@ -64,8 +62,7 @@ Attempt = Callable[[Stored], Awaitable[T]]
 """Gets and verifies one object of a chunk; raises ChunkCorruptError, ObjectNotFoundError or BackendError."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """Where the raw bytes of a chunk go: ``raw`` takes all of them, ``copies`` some from an offset on."""
 
     raw: memoryview
@@ -177,6 +174,19 @@ class ChunkFetch:
             with engine.buffers.buffer(chunk.raw_bytes) as buffer:
                 size = stored.check(await engine.backend.get_into(stored.key, buffer))
                 await in_worker(engine.workers, self._decode, stored, buffer[:size], target)
+
+    def read(self, chunk: ChunkEntry, target: Target) -> bool:
+        """Tell whether the chunk's own object has filled the target: one attempt, on a worker thread.
+
+        If not, ``any_copy`` finds out what is wrong. Only for a backend with ``get_in_worker``.
+        """
+        read = self._engine.backend.get_in_worker
+        assert read is not None
+        try:
+            self._read_and_decode(read, Stored(chunk, chunk.key, chunk.codec), target)
+        except (ChunkCorruptError, ObjectNotFoundError, BackendError):
+            return False
+        return True
 
     def _read_and_decode(
         self, read: Callable[[str, memoryview], int], stored: Stored, target: Target

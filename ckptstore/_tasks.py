@@ -21,13 +21,12 @@ async def in_worker(executor: Executor, function: Callable[..., R], *args: Any) 
     and files, then goes on with the cancellation: a thread cannot be stopped.
     """
     job = executor.submit(function, *args)
-    future = asyncio.wrap_future(job)
     try:
-        return await asyncio.shield(future)
+        return await asyncio.wrap_future(job)
     except asyncio.CancelledError:
-        # The asyncio future would call itself cancelled while the thread still runs.
+        # The asyncio future calls itself cancelled while the thread still runs: another one tells its end.
         if not job.cancel():
-            await wait_for_end(future)
+            await wait_for_end(asyncio.wrap_future(job))
         raise
 
 
