@@ -40,10 +40,10 @@ class Attempt:
             self.loops.expect()
 
     # What loops ask for.
-    def restore_start(self):
+    def restore_start(self, destination=None):
         return (None, None) if self.start < 0 else (self.start, self.restore(self.start))
 
-    def restore(self, number):
+    def restore(self, number, destination=None):
         state, fields = self.shelf.saved[number]
         self.state.update(copy.deepcopy(state))
         return Positions.from_plain(fields[LOOP]) if LOOP in fields else None

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from metaflow import Checkpoint, CheckpointArtifact, Run, namespace
 
+from ckptstore.errors import StoreClosedError
+
 pytestmark = pytest.mark.metaflow
 
 
@@ -109,6 +111,16 @@ def test_load_sets_all_attributes_of_an_object_or_none(ran, client):
     with pytest.raises(Exception, match="attribute 'number' of Model cannot be set, so nothing was changed"):
         client.load(found, fields=["by", "number"], onto=slotted)
     assert slotted.by == "before"
+
+
+def test_a_handle_loads_one_array_while_the_client_is_open(ran):
+    with Checkpoint() as client:
+        handle = client.handle(client.list("task", ran.told["pathspec"])[0])
+        assert sorted(handle) == ["by", "number", "weights"]
+        part = handle["weights"]
+        assert np.array_equal(part.load(), np.arange(1000.0))
+    with pytest.raises(StoreClosedError):
+        part.load()
 
 
 def test_load_writes_files_into_a_new_or_empty_directory(ran, client, tmp_path):

@@ -156,6 +156,21 @@ class Checkpoint:
                 finish()
         return values
 
+    def handle(
+        self,
+        reference: Reference,
+        *,
+        fields: Sequence[str] | None = None,
+        trusted: bool = True,
+        device: str | None = None,
+    ) -> ckptstore.CheckpointHandle:
+        """Open a checkpoint to load parts of its attributes, see ``current.checkpoint.handle``.
+
+        It serves as long as this object is there and open.
+        """
+        library = self._state.door().library
+        return library.handle(reference, fields=fields, trusted=trusted, device=device)
+
     def inspect(self, reference: Reference) -> Dict[str, Any]:  # noqa: UP006
         """Return what a checkpoint holds without reading its data, see ``current.checkpoint.inspect``."""
         return self._state.door().library.inspect(reference)

@@ -11,6 +11,7 @@ import ckptstore
 
 from .artifact import CheckpointArtifact, format_key
 from .cadence import Every
+from .destination import Destination
 from .errors import CheckpointException
 from .loops.loop import Loop, LoopMetadata
 from .reference import Reference
@@ -230,7 +231,15 @@ class CurrentCheckpoint:
         self._session.marks.take(name, metadata)
         self._session.preemption.marked()
 
-    def load(self, reference: Reference | None = None, *, fields: Sequence[str] | None = None) -> None:
+    def load(
+        self,
+        reference: Reference | None = None,
+        *,
+        fields: Sequence[str] | None = None,
+        into: Mapping[str, Any] | None = None,
+        inplace: bool = False,
+        device: str | None = None,
+    ) -> None:
         """Set the attributes that a checkpoint holds on ``self``, and its files: all of it or nothing.
 
         ``reference`` is an artifact, its dict or its key; without one it is the
@@ -242,12 +251,45 @@ class CurrentCheckpoint:
         without a directory, it stays as it is. What is pickled in it is
         trusted, as Metaflow trusts its artifacts.
 
+        ``into``: what takes the values of some attributes instead of new
+        objects, by their names, such as ``into={"model": self.model}``: arrays,
+        tensors, torch modules, and dicts and lists of these, of the same shapes
+        and dtypes. They stay the objects that they are, on their device, and
+        are what ``self`` has under these names afterwards. Nothing of them
+        changes unless all is verified and fits. An attribute that shares
+        objects with one of them, as an optimizer does with its model, must be
+        there too, or left out by ``fields``: save ``optimizer.state_dict()`` to
+        go on with the optimizer that you have. ``inplace=True`` decodes right
+        into arrays on the CPU and takes no memory beside them: an error while
+        data is read leaves their content undefined. ``device``: where tensors
+        go that were saved from another device than the CPU and are not in
+        ``into``; None is the CPU, "saved" for each the device that it was on.
+
         Raises CheckpointException if none was found at the start, if a field
         would have to replace a parameter, a property or a step, or if the
         checkpoint holds no field of a name; the store's errors if it is gone or
-        damaged. ``self`` is untouched then.
+        damaged, DestinationError naming all of ``into`` that does not fit.
+        ``self`` is untouched then; but what is in ``into`` was filled already if
+        at the end a serializer of Metaflow's fails, or the files cannot be moved in.
         """
-        self._session.restore(self._meant(reference), fields)
+        destination = Destination(into=into, inplace=inplace, device=device)
+        self._session.restore(self._meant(reference), fields, destination)
+
+    def handle(
+        self,
+        reference: Reference | None = None,
+        *,
+        fields: Sequence[str] | None = None,
+        device: str | None = None,
+    ) -> ckptstore.CheckpointHandle:
+        """Open a checkpoint to look around in it, and to load single arrays and tensors of its attributes.
+
+        ``handle()["model"]["layers.0.weight"].load()`` reads the data of this
+        one. It serves until the task ends. The arguments are those of ``load``;
+        files are not in it, nor what a serializer of Metaflow's made. Raises as ``load``.
+        """
+        meant = self._meant(reference)
+        return self._session.library.handle(meant, fields=fields, trusted=True, device=device)
 
     def inspect(self, reference: Reference | None = None) -> Dict[str, Any]:  # noqa: UP006
         """Return what a checkpoint holds, without reading its data.

@@ -9,6 +9,7 @@ from typing import Any
 import ckptstore
 
 from .artifact import CheckpointArtifact, parse_key
+from .artifact_serializers import NOTED
 from .description import describe
 from .errors import CheckpointArgumentError, CheckpointException
 from .files.directory_restore import describe_files
@@ -64,6 +65,16 @@ class Library:
         manifest = store.inspect(ref)
         files = describe_files(manifest.fields, lambda names: store.load(ref, fields=names))
         return describe(manifest, files)
+
+    def handle(
+        self, reference: Reference, *, fields: Sequence[str] | None, trusted: bool, device: str | None
+    ) -> ckptstore.CheckpointHandle:
+        """Open the attributes of a checkpoint, see ``CurrentCheckpoint.handle``."""
+        store, ref = self.find(reference)
+        checkpoint = store.inspect(ref).checkpoint
+        made = checkpoint.attributes.get(NOTED, {})
+        chosen = [name for name in choose_fields(checkpoint, fields) if name not in made]
+        return store.handle(ref, fields=chosen, trusted=trusted, device=device)
 
     def diff(self, a: Reference, b: Reference) -> ckptstore.Diff:
         """Return what changed from one checkpoint to another, see ``CurrentCheckpoint.diff``."""

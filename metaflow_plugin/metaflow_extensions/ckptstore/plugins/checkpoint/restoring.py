@@ -9,6 +9,7 @@ import ckptstore
 
 from .artifact import CheckpointArtifact
 from .artifact_serializers import restored
+from .destination import ANEW, Destination
 from .files.task_files import TaskFiles
 from .flow_state import FlowState
 from .library import Library, choose_fields
@@ -40,7 +41,7 @@ class Restorer:
         self._log = log
 
     def load(
-        self, reference: Reference, fields: Sequence[str] | None = None
+        self, reference: Reference, fields: Sequence[str] | None = None, *, destination: Destination = ANEW
     ) -> tuple[ckptstore.Checkpoint, Positions | None]:
         """Restore, see ``CurrentCheckpoint.load``; return the checkpoint and, of all of it, where its loops were."""
         store, ref = self._library.find(reference)
@@ -48,11 +49,13 @@ class Restorer:
         manifest = store.inspect(ref)
         checkpoint = manifest.checkpoint
         chosen = choose_fields(checkpoint, fields)
+        destination.check(checkpoint, chosen)
         self._state.check_restorable(chosen)
         positions: Positions | None = None
         with self._files.staged(store, manifest, wanted=fields is None) as move_in:
             noted = [LOOP] if fields is None and LOOP in checkpoint.fields else []
-            values = restored(store.load(ref, fields=[*chosen, *noted], trusted=True), trusted=True)
+            loaded = store.load(ref, fields=[*chosen, *noted], trusted=True, **destination.arguments())
+            values = restored(loaded, trusted=True)
             if noted:
                 positions = Positions.from_plain(values.pop(LOOP))
             move_in()

@@ -15,6 +15,7 @@ from ckptstore.errors import StoreNotFoundError
 
 from .artifact import CheckpointArtifact
 from .card import Board, CardWriter
+from .destination import Destination
 from .files.task_files import TaskFiles
 from .flow_state import FlowState
 from .history import History
@@ -140,11 +141,14 @@ class Session:
         """Watch for the end of the machine until ``close``; ``notice``: the file that announces it, if any."""
         self.preemption.start(notice=notice, sigterm=self.options.sigterm)
 
-    def restore(self, reference: Reference, fields: Sequence[str] | None) -> None:
+    def restore(self, reference: Reference, fields: Sequence[str] | None, destination: Destination) -> None:
         """Restore what the user asks for; loops that have yet to begin go on where it was saved."""
-        checkpoint, positions = self.restorer.load(reference, fields)
+        checkpoint, positions = self.restorer.load(reference, fields, destination=destination)
         if fields is None:
-            self.loops.adopt(reference, positions if has_positions(checkpoint, self.identity) else None)
+            positions = positions if has_positions(checkpoint, self.identity) else None
+            self.loops.adopt(reference, positions, destination)
+        elif self.info is not None and self.info.ref == checkpoint.ref:
+            self.loops.aim(destination)
 
     def described(self, artifact: CheckpointArtifact) -> str:
         """Return a checkpoint in a few words, for the log."""

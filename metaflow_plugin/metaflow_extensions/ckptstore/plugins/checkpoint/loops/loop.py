@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
 from ..cadence import Cadence, Every
+from ..destination import ANEW, Destination
 from ..errors import CheckpointArgumentError, CheckpointException
 from ..reference import Reference
 from ..reserved import LOOP
@@ -27,10 +28,10 @@ LoopMetadata = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
 class Host(Protocol):
     """What loops need of the attempt that they run in."""
 
-    def restore_start(self) -> tuple[Reference | None, Positions | None]:
+    def restore_start(self, destination: Destination) -> tuple[Reference | None, Positions | None]:
         """Restore the checkpoint that was found at the start, if any; return it and what it says of loops."""
 
-    def restore(self, reference: Reference) -> object:
+    def restore(self, reference: Reference, destination: Destination) -> object:
         """Restore a checkpoint once more."""
 
     def save(self, name: str, metadata: Mapping[str, Any] | None, *, wait: bool) -> None:
@@ -62,6 +63,7 @@ class Loops:
         self._root = Node("", None, Status.BODY)
         self._pid = os.getpid()
         self._reference: Reference | None = None
+        self._destination = ANEW
         self._at: tuple[str, ...] | None = None
         """The loop at whose place the state is as it was saved; None once that was passed."""
         self._is_restored = False
@@ -113,10 +115,17 @@ class Loops:
         """Take note that the checkpoint at the start was saved by a step with loops, which have yet to begin."""
         self._at = ()
 
-    def adopt(self, reference: Reference, positions: Positions | None) -> None:
+    def adopt(
+        self, reference: Reference, positions: Positions | None, destination: Destination = ANEW
+    ) -> None:
         """Go on where a checkpoint says that the user has restored; later ones, in or after a loop, say nothing."""
         if self._root.current is None:
+            self.aim(destination)
             self._take(reference, positions)
+
+    def aim(self, destination: Destination) -> None:
+        """Restore to there whatever a loop restores: the step holds the objects that it has filled."""
+        self._destination = destination
 
     @property
     def is_resting(self) -> bool:
@@ -139,9 +148,9 @@ class Loops:
         if self._root.current is None:
             self.saved_s = self.clock()
         if not self._is_restored:
-            self._take(*self.host.restore_start())
+            self._take(*self.host.restore_start(self._destination))
         elif self._at == node.path and self._is_stale and self._reference is not None:
-            self.host.restore(self._reference)
+            self.host.restore(self._reference, self._destination)
         node.begin()
         self._is_stale = True
         if self._at is not None and self._at in ((), node.path):

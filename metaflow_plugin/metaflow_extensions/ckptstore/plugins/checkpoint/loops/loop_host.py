@@ -8,6 +8,7 @@ from typing import Any
 import ckptstore
 
 from ..artifact import CheckpointArtifact
+from ..destination import ANEW, Destination
 from ..flow_state import FlowState
 from ..preempting.preemption import Preemption
 from ..reference import Reference
@@ -45,14 +46,14 @@ class LoopHost:
         self._start = start
         self._log = log
 
-    def restore_start(self) -> tuple[Reference | None, Positions | None]:
+    def restore_start(self, destination: Destination = ANEW) -> tuple[Reference | None, Positions | None]:
         """Restore what was found at the start; return it, and where this step's loops were."""
         start = self._start()
-        return (None, None) if start is None else (start, self.restore(start))
+        return (None, None) if start is None else (start, self.restore(start, destination))
 
-    def restore(self, reference: Reference) -> Positions | None:
+    def restore(self, reference: Reference, destination: Destination = ANEW) -> Positions | None:
         """Restore a checkpoint, and return where this step's loops were."""
-        checkpoint, positions = self._restorer.load(reference)
+        checkpoint, positions = self._restorer.load(reference, destination=destination)
         return positions if has_positions(checkpoint, self._identity) else None
 
     def save(self, name: str, metadata: Mapping[str, Any] | None, *, wait: bool) -> None:
