@@ -153,6 +153,7 @@ class StoreLife:
                     await self._engine.backend.aclose()
                 finally:
                     self._workers.shutdown(wait=False)
+                    self._engine.background.shutdown(wait=False)
         self._saves.raise_error()
 
     async def _finish(self) -> Sequence[str]:

@@ -21,8 +21,15 @@ T = TypeVar("T")
 class Outcome(Generic[T]):
     """Something that will be known."""
 
-    def __init__(self, future: concurrent.futures.Future[T], on_told: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        future: concurrent.futures.Future[T],
+        *,
+        on_wait: Callable[[], None],
+        on_told: Callable[[], None],
+    ) -> None:
         self._future = future
+        self._on_wait = on_wait
         self._on_told = on_told
         self._pid = os.getpid()
 
@@ -38,10 +45,16 @@ class Outcome(Generic[T]):
         """
         if os.getpid() != self._pid:
             raise ForkedProcessError("this save belongs to the parent process: ask there")
+        if not self._future.done():
+            self._on_wait()
         if not concurrent.futures.wait([self._future], timeout).done:
             raise TimeoutError(f"the save has not ended within {timeout} s")
         self._on_told()
         return self._future.result()
+
+
+def _nothing() -> None:
+    pass
 
 
 class PendingSave:
@@ -57,8 +70,10 @@ class PendingSave:
         self._loop = loop
         captured: concurrent.futures.Future[None] = concurrent.futures.Future()
         captured.set_result(None)
-        self.captured: Outcome[None] = Outcome(captured, lambda: None)
-        self.committed: Outcome[Checkpoint | None] = Outcome(pending.future, pending.told)
+        self.captured: Outcome[None] = Outcome(captured, on_wait=_nothing, on_told=_nothing)
+        self.committed: Outcome[Checkpoint | None] = Outcome(
+            pending.future, on_wait=pending.hurry, on_told=pending.told
+        )
 
     @property
     def skipped(self) -> bool:

@@ -7,7 +7,7 @@ import concurrent.futures
 import logging
 from collections.abc import Awaitable, Callable
 
-from ckptstore._upload import Progress
+from ckptstore._upload import Progress, Urgency
 from ckptstore.checkpoint import Checkpoint
 from ckptstore.errors import SaveCancelledError
 
@@ -25,13 +25,16 @@ class PendingSave:
     ``skipped`` set and its ``committed`` gives None.
     """
 
-    def __init__(self, task: asyncio.Task[Checkpoint] | None, progress: Progress, name: str) -> None:
+    def __init__(
+        self, task: asyncio.Task[Checkpoint] | None, progress: Progress, urgency: Urgency, name: str
+    ) -> None:
         self.name = name
         """What is being saved, for messages."""
         self.future: concurrent.futures.Future[Checkpoint | None] = concurrent.futures.Future()
         """The outcome for other threads."""
         self._task = task
         self._progress = progress
+        self._urgency = urgency
         self._told = False
         self._callbacks: list[Callable[[], object]] = []
         if task is None:
@@ -95,6 +98,10 @@ class PendingSave:
         except BaseException:  # noqa: BLE001  # an exit asked for here would end the loop under all other saves
             _log.exception("a callback of the save of %s failed", self.name)
 
+    def hurry(self) -> None:
+        """Have the save stand back for nobody from here on: somebody waits for it. From any thread."""
+        self._urgency.urgent = True
+
     def told(self) -> None:
         """Take note that the caller knows how the save ended."""
         self._told = True
@@ -110,6 +117,7 @@ class PendingSave:
     async def ended(self) -> None:
         """Wait for the save's end, whatever it is."""
         if self._task is not None:
+            self.hurry()
             await asyncio.wait([self._task])
 
     async def _outcome(self) -> Checkpoint | None:

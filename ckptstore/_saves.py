@@ -17,7 +17,7 @@ from ckptstore._retention import Retention, Wish
 from ckptstore._retention_runs import RetentionRuns
 from ckptstore._snapshot import Snapshot, take_snapshot
 from ckptstore._tasks import in_worker, wait_for_end
-from ckptstore._upload import Engine
+from ckptstore._upload import Engine, Urgency
 from ckptstore._writer import Request, write
 from ckptstore.checkpoint import Checkpoint
 from ckptstore.errors import BusyError
@@ -57,18 +57,19 @@ class Saves:
         if self._in_flight.locked() and on_busy == "error":
             raise BusyError('another save of this store is in flight and on_busy="error"')
         if self._in_flight.locked() and on_busy == "skip" and not wait:
-            return PendingSave(None, request.progress, request.collection)
-        await self._in_flight.acquire()
+            return PendingSave(None, request.progress, Urgency(False), request.collection)
+        await self._my_turn()
         try:
             self.raise_error()  # the save that this one waited for may have failed
             snapshot = await in_worker(self._engine.workers, self._snapshot, values, not wait)
-            task = self._start(request, snapshot, captured=not wait)
+            urgency = Urgency(wait)
+            task = self._start(request, snapshot, urgency, captured=not wait)
         except BaseException:
             self._release(captured=not wait)
             raise
         if not wait:
             pending = PendingSave(
-                task, request.progress, f"{request.collection} {request.label or ''}".strip()
+                task, request.progress, urgency, f"{request.collection} {request.label or ''}".strip()
             )
             self._pending.append(pending)
             return pending
@@ -84,8 +85,8 @@ class Saves:
 
         For a task of its own: a cancellation that the commit outlives is used up.
         """
-        await self._in_flight.acquire()
-        task = self._start(request, snapshot, captured=False)
+        await self._my_turn()
+        task = self._start(request, snapshot, Urgency(True), captured=False)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -191,9 +192,17 @@ class Saves:
             workers=self._engine.workers,
         )
 
-    def _start(self, request: Request, snapshot: Snapshot, *, captured: bool) -> asyncio.Task[Checkpoint]:
+    async def _my_turn(self) -> None:
+        """Wait until no save is in flight; what is, somebody waits for from now on."""
+        for pending in self._pending:
+            pending.hurry()
+        await self._in_flight.acquire()
+
+    def _start(
+        self, request: Request, snapshot: Snapshot, urgency: Urgency, *, captured: bool
+    ) -> asyncio.Task[Checkpoint]:
         """Write in a task that gives back the turn at its end, and with ``captured`` the memory."""
-        task = self._writing = asyncio.ensure_future(self._write(request, snapshot, background=captured))
+        task = self._writing = asyncio.ensure_future(self._write(request, snapshot, urgency))
         task.add_done_callback(lambda ended: self._ended(ended, captured=captured))
         return task
 
@@ -202,7 +211,7 @@ class Saves:
         if found.skipped:
             self._fallbacks[collection] = found
 
-    async def _write(self, request: Request, snapshot: Snapshot, *, background: bool) -> Checkpoint:
+    async def _write(self, request: Request, snapshot: Snapshot, urgency: Urgency) -> Checkpoint:
         found = self._fallbacks.get(request.collection)
         if found is not None:
             attributes = noted(request.attributes, found, self._engine.config.limits)
@@ -215,7 +224,7 @@ class Saves:
             store_id=self._marker.store_id,
             clock=self._clock,
             max_save_s=self._marker.max_save_s,
-            background=background,
+            urgency=urgency,
         )
         if self._fallbacks.get(request.collection) is found:
             self._fallbacks.pop(request.collection, None)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
-from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ckptstore._budget import ByteBudget
 from ckptstore._chunking import PlannedChunk, digest
@@ -20,12 +18,16 @@ from ckptstore._snapshot import Snapshot
 from ckptstore._table import ChunkEntry, ChunkTable, Segment, StoredBuffer
 from ckptstore._tasks import for_each, in_worker
 from ckptstore._trust import Trust
+from ckptstore._workers import WorkerPool
 from ckptstore.backends.base import Backend, Buffer
 from ckptstore.codecs import REDUNDANT, ChunkCoder
 from ckptstore.config import StoreConfig
 from ckptstore.errors import BackendError
 
-__all__ = ["Engine", "Progress", "Upload", "discard"]
+__all__ = ["Engine", "Progress", "Upload", "Urgency", "discard"]
+
+_NICENESS = 10
+"""Of the threads of background saves: where training takes all processors, they get a tenth of one each."""
 
 _ADAPTIVE_BYTES = 64 * 1024 * 1024
 """Smaller saves are always encoded: they cost little, and take the same room every time."""
@@ -40,6 +42,13 @@ class Progress:
     sent_bytes: int = 0
 
 
+@dataclass(slots=True)
+class Urgency:
+    """Whether somebody waits for a save: from the start, or since they said so, from any thread."""
+
+    urgent: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """What saves and loads of one store share."""
@@ -49,6 +58,7 @@ class Engine:
     coder: ChunkCoder
     choice: EncodingChoice
     workers: Executor
+    background: Executor
     budget: ByteBudget
     scratch: Scratch
     buffers: BufferPool
@@ -72,6 +82,9 @@ class Engine:
             coder=ChunkCoder(config.codec),
             choice=EncodingChoice(config.encode_workers),
             workers=workers,
+            background=WorkerPool(
+                max(1, config.encode_workers - 1), "ckptstore-background", niceness=_NICENESS
+            ),
             budget=ByteBudget(config.memory_bytes),
             scratch=Scratch(),
             buffers=BufferPool(),
@@ -96,8 +109,9 @@ class Upload:
     """The chunks of one snapshot on their way.
 
     ``known`` are chunks that are safe to reuse (protocol, S0 and S2); ``nonce``
-    belongs to this save alone, so no two saves ever write one key. In the
-    ``background`` it leaves a processor to who goes on meanwhile, if there are two.
+    belongs to this save alone, so no two saves ever write one key. As long as
+    nobody waits for it, it leaves a processor to who goes on meanwhile, if there
+    are two, and stands back where they take all.
     """
 
     def __init__(
@@ -108,12 +122,10 @@ class Upload:
         nonce: bytes,
         known: Mapping[bytes, ChunkEntry],
         progress: Progress,
-        background: bool = False,
+        urgency: Urgency,
     ) -> None:
         self._engine = engine
-        self._turns: AbstractAsyncContextManager[Any] = nullcontext()
-        if background:
-            self._turns = asyncio.Semaphore(max(1, engine.config.encode_workers - 1))
+        self._urgency = urgency
         self._snapshot = snapshot
         self._nonce = nonce
         self._known = known
@@ -172,8 +184,8 @@ class Upload:
     async def _store(self, number: int, room: memoryview | None) -> None:
         engine = self._engine
         only_redundant = self._adaptive and not engine.choice.ask()
-        async with self._turns:
-            made = await in_worker(engine.workers, self._encode, number, room, only_redundant)
+        workers = engine.workers if self._urgency.urgent else engine.background
+        made = await in_worker(workers, self._encode, number, room, only_redundant)
         entry, put_s, n_at_once = made.entry, made.put_s, float(engine.config.encode_workers)
         if entry is None:
             return

@@ -6,7 +6,10 @@ standard library refuse work: a save that is still in flight then would die.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,12 +23,18 @@ R = TypeVar("R")
 
 
 class WorkerPool(ThreadPoolExecutor):
-    """``n_threads`` daemon threads, started now. Jobs run in the order they were submitted."""
+    """``n_threads`` daemon threads, started now. Jobs run in the order they were submitted.
+
+    ``niceness``: how far the threads stand back where others want the processors
+    too (19: almost wholly). Only Linux has that for a thread alone; elsewhere
+    they run like all others.
+    """
 
     # The base class is asyncio's condition for a default executor; its threads are never started.
 
-    def __init__(self, n_threads: int, name: str = "ckptstore-worker") -> None:
+    def __init__(self, n_threads: int, name: str = "ckptstore-worker", *, niceness: int = 0) -> None:
         super().__init__(max_workers=n_threads)
+        self._niceness = niceness
         self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[..., Any], Any, Any] | None] = (
             queue.SimpleQueue()
         )
@@ -55,6 +64,10 @@ class WorkerPool(ThreadPoolExecutor):
                 thread.join()
 
     def _work(self) -> None:
+        if self._niceness and sys.platform == "linux":
+            # Of the calling thread alone: sched(7), "The nice value".
+            with contextlib.suppress(OSError):  # a sandbox may forbid it
+                os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + self._niceness)
         while (job := self._jobs.get()) is not None:
             future, function, args, kwargs = job
             if future.set_running_or_notify_cancel():

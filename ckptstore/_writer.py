@@ -16,7 +16,7 @@ from ckptstore._snapshot import Snapshot
 from ckptstore._summary import Draft
 from ckptstore._table import NONCE_BYTES, ChunkEntry, ChunkTable
 from ckptstore._tasks import in_worker, shielded
-from ckptstore._upload import Engine, Progress, Upload
+from ckptstore._upload import Engine, Progress, Upload, Urgency
 from ckptstore.checkpoint import Checkpoint, CheckpointRef, FieldInfo, LeafInfo, Manifest
 from ckptstore.errors import CommitUnknownError
 from ckptstore.manifest import ManifestSource, decode_summary, encode
@@ -70,7 +70,7 @@ async def write(
     store_id: str,
     clock: Clock,
     max_save_s: float,
-    background: bool,
+    urgency: Urgency,
 ) -> Checkpoint:
     """Upload and commit; return the checkpoint, durable. Raises as ``publish``."""
 
@@ -81,7 +81,7 @@ async def write(
             nonce=nonce,
             known=known,
             progress=request.progress,
-            background=background,
+            urgency=urgency,
         )
 
     manifest = await publish(

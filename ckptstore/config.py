@@ -89,8 +89,9 @@ class StoreConfig:
     default 256 MiB, or an eighth of the memory that the machine or a control group allows, at least 32 MiB."""
     encode_workers: int = field(default_factory=_default_workers)
     """Threads that digest, compress, read and write. By default the processors that affinity and the
-    quotas of control groups leave to this process, at least 2 and at most 8. A background save
-    keeps one of them fewer busy with its chunks: a processor is left to what goes on meanwhile."""
+    quotas of control groups leave to this process, at least 2 and at most 8. Until somebody waits
+    for it, a background save keeps one thread fewer busy with its chunks, and (on Linux) one that
+    stands back where others want the processors: they are left to what goes on meanwhile."""
     io_concurrency: int = 8
     """Requests of one save or load under way at once; a distant storage is found to take more or fewer."""
     durability: Durability = "full"

@@ -133,6 +133,7 @@ async def main(folder: Path, n_chunks: int) -> dict[str, float]:
     seconds = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     workers.shutdown()
+    engine.background.shutdown()
     assert isinstance(engine.backend, ManyChunks)
     return {
         "n_chunks": report.n_chunks,
