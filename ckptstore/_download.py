@@ -1,4 +1,4 @@
-"""The data's part of a load: chunks are got, decoded into their place and verified in one worker hop, small ones in rows."""
+"""The data's part of a load: chunks are got, decoded into their place and verified, small ones several to a hop."""
 
 from __future__ import annotations
 
