@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import random
-import shlex
 import statistics
 import sys
 import time
@@ -24,6 +22,7 @@ import zstandard
 
 from bench.harness import is_installed
 from bench.machine import describe_machine
+from bench.records import keep
 from bench.verdicts import Verdict, table
 from bench.workloads import build, raw_buffers
 from ckptstore.codecs import ChunkCoder
@@ -254,20 +253,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     skipped = [name for name, codec in CODECS.items() if not all(map(is_installed, codec.needs))]
     print("".join(f"- {name} skipped: it is not installed\n" for name in skipped), end="")
     if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            record = {
-                "command": shlex.join(["python", "-m", "bench.codecs", *given]),
-                "machine": machine,
-                "seed": options.seed,
-                "codecs": [
-                    {"kind": kind, "codec": name, "results": results}
-                    for (kind, name), results in rounds.items()
-                ],
-                "skipped": skipped,
-                "goals": [verdict.to_dict() for verdict in judge(rounds)],
-            }
-            json.dump(record, file, indent=1)
-            file.write("\n")
+        keep(
+            options.json,
+            "bench.codecs",
+            given,
+            judge(rounds),
+            machine=machine,
+            seed=options.seed,
+            codecs=[
+                {"kind": kind, "codec": name, "results": results} for (kind, name), results in rounds.items()
+            ],
+            skipped=skipped,
+        )
     return 0
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import shlex
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import numpy as np
 import ckptstore
 from bench.machine import describe_machine
 from bench.measure import Meter, resident_bytes, trim_memory
+from bench.records import keep
 from bench.verdicts import Verdict, table
 from ckptstore.backends.memory import MemoryBackend, MemorySpace
 
@@ -176,18 +176,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             points[kind, n].append(_round(kind, n))
     print(render(points))
     if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            record = {
-                "command": shlex.join(["python", "-m", "bench.growth", *given]),
-                "machine": describe_machine("."),
-                "seed": options.seed,
-                "points": [
-                    {"kind": kind, "n": n, "results": results} for (kind, n), results in points.items()
-                ],
-                "goals": [verdict.to_dict() for verdict in judge(points)],
-            }
-            json.dump(record, file, indent=1)
-            file.write("\n")
+        keep(
+            options.json,
+            "bench.growth",
+            given,
+            judge(points),
+            machine=describe_machine("."),
+            seed=options.seed,
+            points=[{"kind": kind, "n": n, "results": results} for (kind, n), results in points.items()],
+        )
     return 0
 
 

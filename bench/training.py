@@ -13,7 +13,6 @@ import importlib
 import json
 import os
 import random
-import shlex
 import shutil
 import statistics
 import subprocess
@@ -27,6 +26,7 @@ from typing import Any
 from bench.__main__ import parse_size
 from bench.harness import is_installed
 from bench.machine import describe_machine
+from bench.records import keep
 from bench.systems import SYSTEMS, System, Unavailable
 from bench.verdicts import Verdict, table
 
@@ -246,21 +246,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(render(rounds))
     print("".join(f"- {name} skipped: {reason}\n" for name, reason in skipped.items()), end="")
     if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            record = {
-                "command": shlex.join(["python", "-m", "bench.training", *given]),
-                "machine": machine,
-                "seed": options.seed,
-                "size_bytes": options.size,
-                "rounds": [
-                    {"system": system, "threads": n_threads, "results": results}
-                    for (system, n_threads), results in rounds.items()
-                ],
-                "skipped": skipped,
-                "goals": [verdict.to_dict() for verdict in judge(rounds)],
-            }
-            json.dump(record, file, indent=1)
-            file.write("\n")
+        keep(
+            options.json,
+            "bench.training",
+            given,
+            judge(rounds),
+            machine=machine,
+            seed=options.seed,
+            size_bytes=options.size,
+            rounds=[
+                {"system": system, "threads": n_threads, "results": results}
+                for (system, n_threads), results in rounds.items()
+            ],
+            skipped=skipped,
+        )
     return 0
 
 
