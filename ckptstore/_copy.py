@@ -269,7 +269,7 @@ class _ChunkCopies:
 
         def verify(raw: memoryview) -> None:
             engine.coder.decode(stored.codec, data, raw)
-            Target(raw).finish(chunk)
+            Target(raw).finish(chunk, raw)
 
         with engine.buffers.buffer(chunk.raw_bytes) as raw:
             await in_worker(engine.workers, verify, raw)

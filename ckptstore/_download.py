@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from ckptstore._fetch import ChunkFetch, Target, is_no_object
-from ckptstore._memory import allocate
+from ckptstore._memory import Slabs, allocate
 from ckptstore._pause import collector_paused
 from ckptstore._table import ChunkEntry, ChunkTable
 from ckptstore._tasks import for_each, in_worker
@@ -29,8 +28,7 @@ class Wanted(NamedTuple):
     buffer: int
 
 
-@dataclass(slots=True)
-class _Part:
+class _Part(NamedTuple):
     """Where a range of a chunk's raw bytes goes."""
 
     wanted: Wanted
@@ -67,10 +65,10 @@ def _target(chunk: ChunkEntry, parts: list[_Part], memory: dict[Wanted, memoryvi
         (part,) = parts
         return Target(memory[part.wanted][part.start : part.start + part.nbytes])
     with collector_paused():
-        copies = tuple(
-            [(memory[part.wanted][part.start : part.start + part.nbytes], part.offset) for part in parts]
+        return Target(
+            None,
+            [(memory[part.wanted][part.start : part.start + part.nbytes], part.offset) for part in parts],
         )
-    return Target(memoryview(bytearray(chunk.raw_bytes)), copies)
 
 
 class Download:
@@ -116,10 +114,13 @@ class Download:
         memory: dict[Wanted, memoryview] = {}
         parts: dict[int, list[_Part]] = {}
         with collector_paused():
-            for key in wanted:
-                buffer = self._table.buffers[self._positions[key.field]][key.buffer]
+            buffers = {key: self._table.buffers[self._positions[key.field]][key.buffer] for key in wanted}
+            slabs = Slabs(
+                sum([buffer.nbytes for buffer in buffers.values() if Slabs.is_small(buffer.nbytes)])
+            )
+            for key, buffer in buffers.items():
                 place = into.get(key)
-                memory[key] = allocate(buffer.nbytes) if place is None else place
+                memory[key] = slabs.take(buffer.nbytes) if place is None else place
                 if buffer.inline is not None:
                     memory[key][:] = buffer.inline
                 start = 0

@@ -6,10 +6,11 @@ Verified means decoded to the bytes that its digest says (protocol 7).
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 from ckptstore._chunking import digest
+from ckptstore._copying import copy
 from ckptstore._keys import CHUNKS
 from ckptstore._table import ChunkEntry
 from ckptstore._tasks import in_worker
@@ -63,20 +64,20 @@ Attempt = Callable[[Stored], Awaitable[T]]
 
 
 class Target(NamedTuple):
-    """Where the raw bytes of a chunk go: ``raw`` takes all of them, ``copies`` some from an offset on."""
+    """Where the raw bytes of a chunk go: all to ``whole``, or some, from an offset on, to each of ``copies``."""
 
-    raw: memoryview
-    copies: tuple[tuple[memoryview, int], ...] = ()
+    whole: memoryview | None
+    copies: Sequence[tuple[memoryview, int]] = ()
 
-    def finish(self, chunk: ChunkEntry) -> None:
-        """Verify the raw bytes and copy them to where they belong."""
-        found = digest(self.raw)
+    def finish(self, chunk: ChunkEntry, raw: memoryview) -> None:
+        """Verify the raw bytes, and copy them to where they belong unless they are there."""
+        found = digest(raw)
         if found != chunk.digest:
             raise ChunkCorruptError(
                 f"digest {found.hex()[:16]}… of its bytes, expected {chunk.digest.hex()[:16]}…"
             )
         for place, offset in self.copies:
-            place[:] = self.raw[offset : offset + len(place)]
+            copy(place, raw[offset : offset + len(place)])
 
 
 def is_no_object(error: Exception) -> bool:
@@ -167,9 +168,9 @@ class ChunkFetch:
         read = engine.backend.get_in_worker
         if read is not None:
             await in_worker(engine.workers, self._read_and_decode, read, stored, target)
-        elif stored.codec == "raw":
-            stored.check(await engine.backend.get_into(stored.key, target.raw))
-            await in_worker(engine.workers, target.finish, chunk)
+        elif stored.codec == "raw" and target.whole is not None:
+            stored.check(await engine.backend.get_into(stored.key, target.whole))
+            await in_worker(engine.workers, target.finish, chunk, target.whole)
         else:
             with engine.buffers.buffer(chunk.raw_bytes) as buffer:
                 size = stored.check(await engine.backend.get_into(stored.key, buffer))
@@ -191,16 +192,20 @@ class ChunkFetch:
     def _read_and_decode(
         self, read: Callable[[str, memoryview], int], stored: Stored, target: Target
     ) -> None:
-        if stored.codec == "raw":
-            stored.check(read(stored.key, target.raw))
-            target.finish(stored.chunk)
+        if stored.codec == "raw" and target.whole is not None:
+            stored.check(read(stored.key, target.whole))
+            target.finish(stored.chunk, target.whole)
         else:
             scratch = self._engine.scratch.take(stored.chunk.raw_bytes)
             self._decode(stored, scratch[: stored.check(read(stored.key, scratch))], target)
 
     def _decode(self, stored: Stored, data: memoryview, target: Target) -> None:
-        self._engine.coder.decode(stored.codec, data, target.raw)
-        target.finish(stored.chunk)
+        raw = target.whole
+        if raw is None:
+            raw = data if stored.codec == "raw" else self._engine.scratch.take(stored.chunk.raw_bytes, "raw")
+        if raw is not data:
+            self._engine.coder.decode(stored.codec, data, raw)
+        target.finish(stored.chunk, raw)
 
     async def _copies(self, chunk: ChunkEntry) -> list[Stored]:
         """Return what other saves have stored under the same digest; nothing where looking is refused."""

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-__all__ = ["Arena", "BufferPool", "Scratch", "allocate", "touch"]
+__all__ = ["Arena", "BufferPool", "Scratch", "Slabs", "allocate", "touch"]
 
 _LARGE = 1024 * 1024
 _TOUCH_STEP = 4 * _LARGE
+_SLAB = 4 * _LARGE
+"""What a small buffer may keep from being freed: huge pages come in pieces of 2 MiB."""
 
 
 def allocate(nbytes: int) -> memoryview:
@@ -55,6 +57,35 @@ class _Segment:
         self.used = -(-(start + nbytes) // 64) * 64
         self.reserved = False
         return self.memory[start : start + nbytes]
+
+
+class Slabs:
+    """Memory for buffers of which the small ones take ``small_bytes`` in all: they are cut from larger pieces.
+
+    A piece lives as long as any view of it.
+    """
+
+    def __init__(self, small_bytes: int) -> None:
+        self._left = small_bytes
+        self._slab = _Segment(memoryview(bytearray()))
+
+    @staticmethod
+    def is_small(nbytes: int) -> bool:
+        """Whether a buffer is one of those that share a piece."""
+        return nbytes < _LARGE
+
+    def take(self, nbytes: int) -> memoryview:
+        """Return writable memory of ``nbytes`` bytes, aligned to 16 bytes at least."""
+        if not self.is_small(nbytes):
+            return allocate(nbytes)
+        taken = self._slab.take(nbytes)
+        if taken is None:
+            size = min(_SLAB, max(self._left, nbytes))
+            self._slab = _Segment(allocate(size))
+            taken = self._slab.take(nbytes)
+            assert taken is not None
+        self._left -= nbytes
+        return taken
 
 
 class Arena:
@@ -126,16 +157,17 @@ class Arena:
 
 
 class Scratch:
-    """A piece of memory for each worker thread, reused from job to job."""
+    """Pieces of memory for each worker thread, by what they are for, reused from job to job."""
 
     def __init__(self) -> None:
         self._local = threading.local()
 
-    def take(self, nbytes: int) -> memoryview:
-        """Return ``nbytes`` bytes that this thread may use until it takes again."""
-        memory: memoryview | None = getattr(self._local, "memory", None)
+    def take(self, nbytes: int, purpose: str = "stored") -> memoryview:
+        """Return ``nbytes`` bytes that this thread may use until it takes again for this purpose."""
+        memory: memoryview | None = getattr(self._local, purpose, None)
         if memory is None or len(memory) < nbytes:
-            self._local.memory = memory = allocate(nbytes)
+            memory = allocate(nbytes)
+            setattr(self._local, purpose, memory)
         return memory[:nbytes]
 
 

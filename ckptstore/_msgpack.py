@@ -36,7 +36,7 @@ def unpack(
     def count(n: int) -> None:
         nonlocal left
         left -= n
-        if left < 0 and max_values is not None:
+        if max_values is not None and left < 0:
             raise LimitExceededError(f"more than {max_values} values (Limits.max_nodes)")
 
     def counted_list(items: list[Any]) -> list[Any]:
@@ -47,8 +47,10 @@ def unpack(
         count(_WEIGHT + 2 * len(pairs))
         return _unique_str_keys(pairs)
 
-    # Each element takes a byte at least, so a length beyond the data lies.
+    # Each element takes a byte at least, so a length beyond the data lies, and short data need not be counted.
     max_items = min(max_items, len(data))
+    if max_values is not None and (1 + _WEIGHT) * len(data) <= max_values:
+        max_values = None
     try:
         return msgpack.unpackb(
             data,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from math import prod
 from typing import Any
 
 from ckptstore._keys import CheckpointName, check_field
@@ -185,19 +187,30 @@ def _read_leaves(items: list[Any], path: str, limits: Limits) -> tuple[LeafInfo,
     if not set(as_strs(dtypes, one + ".dtype")).isdisjoint(_OBJECTS):
         i = next(i for i, dtype in enumerate(dtypes) if dtype in _OBJECTS)
         raise ManifestCorruptError(f"{path}[{i}].dtype: an array of objects has no bytes")
-    for i, (dims, nbytes) in enumerate(zip(as_lists(shapes, one + ".shape"), sizes, strict=True)):
-        if len(dims) > limits.max_dims:
+    dims = _read_shapes(shapes, one + ".shape", limits)
+    for shape, nbytes in set(zip(dims, sizes, strict=True)):
+        # 0 where a leaf before it has the same bytes.
+        if nbytes and (not (n_elements := prod(shape)) or nbytes % n_elements):
+            i = next(i for i, found in enumerate(zip(dims, sizes, strict=True)) if found == (shape, nbytes))
+            raise ManifestCorruptError(f"{path}[{i}]: {nbytes} bytes are not those of {n_elements} elements")
+    return tuple(map(LeafInfo._make, zip(paths, kinds, dtypes, dims, sizes, blocks, strict=True)))
+
+
+def _read_shapes(shapes: Sequence[Any], path: str, limits: Limits) -> list[tuple[int, ...]]:
+    dims = [tuple(shape) for shape in as_lists(shapes, path)]
+    if set(map(type, chain.from_iterable(dims))) - {int}:
+        for i, shape in enumerate(dims):
+            as_ints(shape, path.format(i))
+    # Leaves are many, and their shapes are few.
+    for shape in set(dims):
+        if len(shape) > limits.max_dims:
+            place = path.format(dims.index(shape))
             raise LimitExceededError(
-                f"{path}[{i}]: {len(dims)} dimensions, at most {limits.max_dims} (Limits.max_dims)"
+                f"{place}: {len(shape)} dimensions, at most {limits.max_dims} (Limits.max_dims)"
             )
         n_elements = 1
-        for dim in dims:
-            if type(dim) is not int or not 0 <= dim <= INT64_MAX:
-                as_int(dim, f"{path}[{i}].shape")
-            n_elements *= dim
+        for n in shape:
+            n_elements *= as_int(n, path.format(dims.index(shape))) if n < 0 or n > INT64_MAX else n
             if n_elements > INT64_MAX:
-                raise ManifestCorruptError(f"{path}[{i}].shape: more elements than 2^63")
-        # 0 where a leaf before it has the same bytes.
-        if nbytes and (not n_elements or nbytes % n_elements):
-            raise ManifestCorruptError(f"{path}[{i}]: {nbytes} bytes are not those of {n_elements} elements")
-    return tuple(map(LeafInfo, paths, kinds, dtypes, map(tuple, shapes), sizes, blocks))
+                raise ManifestCorruptError(f"{path.format(dims.index(shape))}: more elements than 2^63")
+    return dims

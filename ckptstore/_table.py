@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import add, le
 from typing import Any, NamedTuple
 
 from ckptstore._keys import chunk_key
@@ -73,22 +75,17 @@ class ChunkTable:
 
     def costs(self) -> list[Cost]:
         """Return what each field takes."""
-        seen = bytearray(len(self.chunks))
+        seen: set[int] = set()
         result = []
         for buffers in self.buffers:
-            raw = stored = new = 0
-            for buffer in buffers:
-                raw += buffer.nbytes
-                if buffer.inline is not None:
-                    stored += buffer.nbytes
-                    new += buffer.nbytes
-                for chunk, _, _ in buffer.segments:
-                    if not seen[chunk]:
-                        seen[chunk] = 1
-                        stored += self.chunks[chunk].stored_bytes
-                        if self.chunks[chunk].nonce == self.nonce:
-                            new += self.chunks[chunk].stored_bytes
-            result.append(Cost(raw, stored, new))
+            raw = sum([buffer.nbytes for buffer in buffers])
+            inline = sum([buffer.nbytes for buffer in buffers if buffer.inline is not None])
+            used = {chunk for buffer in buffers for chunk, _, _ in buffer.segments} - seen
+            seen |= used
+            entries = [self.chunks[chunk] for chunk in used]
+            stored = sum([entry.stored_bytes for entry in entries])
+            new = sum([entry.stored_bytes for entry in entries if entry.nonce == self.nonce])
+            result.append(Cost(raw, inline + stored, inline + new))
         return result
 
     def codec_uses(self) -> dict[str, CodecUse]:
@@ -193,40 +190,50 @@ def _read_chunks(
 def _read_buffers(
     items: list[Any], path: str, sizes: Sequence[int], used: bytearray
 ) -> tuple[StoredBuffer, ...]:
-    buffers: list[StoredBuffer] = []
-    try:
-        for item in items:
-            buffers.append(_read_buffer(item, sizes, used))
-    except ManifestCorruptError as exc:
-        # Only now: the places of a hundred thousand buffers would take longer to spell than to check.
-        raise ManifestCorruptError(f"{path}[{len(buffers)}]{exc}") from None
-    return tuple(buffers)
+    """Return the buffers of a field whose chunks have ``sizes`` raw bytes, and mark what they use."""
+    lists = [item for item in items if type(item) is not bytes]
+    if not _are_segments(lists, sizes):
+        for i, item in enumerate(items):
+            _check_buffer(item, f"{path}[{i}]", sizes)
+    for item in lists:
+        used[item[0]] = 1
+        for chunk in item[3::3]:
+            used[chunk] = 1
+    return tuple([_buffer(item) for item in items])
 
 
-def _read_buffer(value: Any, sizes: Sequence[int], used: bytearray) -> StoredBuffer:
-    """Return a buffer whose chunks have ``sizes`` raw bytes, and mark them ``used``."""
+def _buffer(item: Any) -> StoredBuffer:
+    if type(item) is bytes:
+        return StoredBuffer(len(item), item, ())
+    if len(item) == 3:  # nearly all
+        return StoredBuffer(item[2], None, (tuple(item),))
+    return StoredBuffer(sum(item[2::3]), None, tuple(zip(item[::3], item[1::3], item[2::3], strict=True)))
+
+
+def _are_segments(lists: Sequence[Any], sizes: Sequence[int]) -> bool:
+    """Tell whether all are lists of segments within their chunks; there may be a hundred thousand."""
+    if set(map(type, lists)) - {list} or not all(lists) or {len(item) % 3 for item in lists} - {0}:
+        return False
+    numbers = list(chain.from_iterable(lists))
+    if set(map(type, numbers)) - {int}:
+        return False
+    chunks, offsets, lengths = numbers[::3], numbers[1::3], numbers[2::3]
+    return not lists or (
+        min(chunks) >= 0
+        and max(chunks) < len(sizes)
+        and min(offsets) >= 0
+        and min(lengths) > 0
+        and all(map(le, map(add, offsets, lengths), map(sizes.__getitem__, chunks)))
+    )
+
+
+def _check_buffer(value: Any, path: str, sizes: Sequence[int]) -> None:
+    """Raise ManifestCorruptError for what is no buffer, and say which number of it is wrong."""
     if type(value) is bytes:
-        return StoredBuffer(len(value), value, ())
+        return
     if type(value) is not list or not value or len(value) % 3:
-        fail("", "bytes, or three numbers a segment,", value)
-    segments: tuple[Segment, ...]
-    if len(value) == 3:  # nearly all
-        segments = ((value[0], value[1], value[2]),)
-    else:
-        segments = tuple(zip(value[::3], value[1::3], value[2::3], strict=True))
-    n_chunks = len(sizes)
-    total = 0
-    for chunk, offset, length in segments:
-        if not (
-            type(chunk) is type(offset) is type(length) is int
-            and 0 <= chunk < n_chunks
-            and offset >= 0
-            and 0 < length <= sizes[chunk] - offset
-        ):
-            # Says which of them is wrong.
-            as_int(chunk, "", 0, n_chunks - 1)
-            as_int(offset, "", 0, sizes[chunk] - 1)
-            as_int(length, "", 1, sizes[chunk] - offset)
-        used[chunk] = 1
-        total += length
-    return StoredBuffer(total, None, segments)
+        fail(path, "bytes, or three numbers a segment,", value)
+    for chunk, offset, length in zip(value[::3], value[1::3], value[2::3], strict=True):
+        size = sizes[as_int(chunk, path, 0, len(sizes) - 1)]
+        as_int(offset, path, 0, size - 1)
+        as_int(length, path, 1, size - offset)

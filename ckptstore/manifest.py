@@ -303,9 +303,9 @@ def _check_sums(manifest: Manifest, table: ChunkTable) -> None:
     if len(table.buffers) != len(fields) or not all(table.buffers):
         raise ManifestCorruptError("the chunk table has other fields than the summary")
     for field, cost, buffers in zip(fields, table.costs(), table.buffers, strict=True):
-        for leaf in field.leaves:
-            if leaf.block is not None and leaf.block >= len(buffers) - 1:
-                raise ManifestCorruptError(f"field {field.name!r}: an array in a block that is not there")
+        last = max([-1 if leaf.block is None else leaf.block for leaf in field.leaves], default=-1)
+        if last >= len(buffers) - 1:
+            raise ManifestCorruptError(f"field {field.name!r}: an array in a block that is not there")
         if (field.raw_bytes, field.stored_bytes, field.new_bytes) != (
             cost.raw_bytes,
             cost.stored_bytes,

@@ -87,9 +87,14 @@ class Builder:
                 continue
             graph = self._graphs[ref[0]]
             if ref not in values:
-                shell = _SHELLS.get(graph.nodes[ref[1]][0])
+                node, kids = graph.nodes[ref[1]], graph.refs[ref[1]]
+                shell = _SHELLS.get(node[0])
+                if shell is None and not kids:  # nearly all: nothing to wait for
+                    stack.pop()
+                    self._make(ref, node)
+                    continue
                 values[ref] = _OPEN if shell is None else shell()
-                stack += [kid for kid in reversed(graph.refs[ref[1]]) if kid not in values]
+                stack += [kid for kid in reversed(kids) if kid not in values]
                 continue
             stack.pop()
             self._finish(ref)
@@ -107,23 +112,7 @@ class Builder:
                 self._waiting.setdefault(blocker, []).append(ref)
                 self._done.add(ref)
                 continue
-            try:
-                self._make(ref, node)
-            except CheckpointStoreError:
-                raise
-            except ImportError as exc:
-                raise CheckpointStoreError(
-                    f"field {ref[0]!r} holds data of kind {node[0]!r}, and {exc.name or 'its package'} "
-                    "cannot be imported here: install it, or load other fields"
-                ) from exc
-            except (TypeError, ValueError, OverflowError, RuntimeError) as exc:
-                raise self._corrupt(ref, f"{type(exc).__name__}: {exc}") from exc
-            except Exception as exc:
-                # Keys and elements may be objects whose __hash__ and __eq__ are the user's.
-                raise CheckpointStoreError(
-                    f"field {ref[0]!r}: building a {node[0]} failed with {type(exc).__name__}: {exc}"
-                ) from exc
-            self._done.add(ref)
+            self._make(ref, node)
             pending += self._waiting.pop(ref, ())
 
     def _corrupt(self, ref: Ref, reason: str) -> FormatError:
@@ -141,34 +130,49 @@ class Builder:
         return [value if type(value) is not list else self._value(value, field) for value in values]
 
     def _make(self, ref: Ref, node: list[Any]) -> None:
-        tag = node[0]
-        field = ref[0]
-        if tag in _SHELLS:
-            self._fill(self._values[ref], node, field)
-        elif tag == "tuple":
-            self._values[ref] = tuple(self._all(node[1], field))
-        elif tag == "frozenset":
+        """Build a node; all that it refers to was built."""
+        try:
+            if node[0] in _SHELLS:
+                self._fill(self._values[ref], node, ref[0])
+            else:
+                self._values[ref] = self._made(ref, node)
+        except CheckpointStoreError:
+            raise
+        except ImportError as exc:
+            raise CheckpointStoreError(
+                f"field {ref[0]!r} holds data of kind {node[0]!r}, and {exc.name or 'its package'} "
+                "cannot be imported here: install it, or load other fields"
+            ) from exc
+        except (TypeError, ValueError, OverflowError, RuntimeError) as exc:
+            raise self._corrupt(ref, f"{type(exc).__name__}: {exc}") from exc
+        except Exception as exc:
+            # Keys and elements may be objects whose __hash__ and __eq__ are the user's.
+            raise CheckpointStoreError(
+                f"field {ref[0]!r}: building a {node[0]} failed with {type(exc).__name__}: {exc}"
+            ) from exc
+        self._done.add(ref)
+
+    def _made(self, ref: Ref, node: list[Any]) -> Any:
+        tag, field = node[0], ref[0]
+        if tag == "tensor":
+            return self._torch().tensor(node, self._key(node[4], field), self._memory(node[4], field))
+        if tag == "array":
+            return arrays.restore_array(node, self._memory(node[4], field))
+        if tag == "tuple":
+            return tuple(self._all(node[1], field))
+        if tag == "frozenset":
             elements = self._all(node[1], field)
             self._keys.check(elements)
-            self._values[ref] = frozenset(elements)
-        elif tag == "array":
-            self._values[ref] = arrays.restore_array(node, self._memory(node[4], field))
-        elif tag == "tensor":
-            self._values[ref] = self._torch().tensor(
-                node, self._key(node[4], field), self._memory(node[4], field)
-            )
-        elif tag == "storage":
-            self._values[ref] = self._torch().storage(
-                node, self._key(node[3], field), self._memory(node[3], field)
-            )
-        elif tag == "pickle":
-            self._values[ref] = self._unpickle(node, field)
-        elif tag == "member":
-            self._values[ref] = self._member(ref, node)
-        elif tag == "custom":
-            self._values[ref] = self._custom(node, field)
-        else:
-            self._values[ref] = self._simple(node, field)
+            return frozenset(elements)
+        if tag == "storage":
+            return self._torch().storage(node, self._key(node[3], field), self._memory(node[3], field))
+        if tag == "pickle":
+            return self._unpickle(node, field)
+        if tag == "member":
+            return self._member(ref, node)
+        if tag == "custom":
+            return self._custom(node, field)
+        return self._simple(node, field)
 
     def _fill(self, shell: Any, node: list[Any], field: str) -> None:
         tag = node[0]

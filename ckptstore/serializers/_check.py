@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from ckptstore import _msgpack
 from ckptstore.config import Limits
 from ckptstore.errors import LimitExceededError, ManifestCorruptError
+from ckptstore.serializers._plain import PLAIN, plain_extent
 from ckptstore.serializers.arrays import strided_range
 from ckptstore.serializers.dtypes import itemsize_of, torch_itemsize
 from ckptstore.serializers.graph import CONJ, NEG, PARAMETER, REQUIRES_GRAD, SHORT
@@ -47,8 +48,8 @@ class FieldGraph:
             )
         if type(self.root) not in _VALUES:
             self._fail("its root is not a value")
-        self.refs: list[list[Ref]] = []
-        self.uses: list[list[BlockUse]] = []
+        self.refs: list[Sequence[Ref]] = []
+        self.uses: list[Sequence[BlockUse]] = []
         root_refs: list[Ref] = []
         self._refs_of([self.root], root_refs)
         self.root_refs = root_refs
@@ -90,11 +91,17 @@ class FieldGraph:
         arity, check = entry
         if len(node) != arity:
             self._fail(f"a {node[0]} with {len(node)} parts")
+        if node[0] in PLAIN and (
+            nbytes := plain_extent(node, self.block_sizes, self._itemsizes, self._limits)
+        ):
+            self.refs.append(())
+            self.uses.append(((self.field, node[4], nbytes),))
+            return
         refs: list[Ref] = []
         uses: list[BlockUse] = []
         check(self, node, refs, uses)
-        self.refs.append(refs)
-        self.uses.append(uses)
+        self.refs.append(refs or ())
+        self.uses.append(uses or ())
 
     def _everything_is_used(self) -> None:
         """Nodes and blocks that nothing in the field needs would be dead weight that nobody ever checks."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any, NamedTuple
 
+from ckptstore._pause import collector_paused
 from ckptstore.errors import CheckpointStoreError, ManifestCorruptError
 from ckptstore.serializers import _paths
 from ckptstore.serializers._builder import Builder
@@ -62,6 +63,7 @@ class Outline:
         """Return the tag of its node, ``""`` for what is none."""
         return "" if spot.ref is None else str(self.node(spot.ref)[0])
 
+    @collector_paused()
     def entries(self, spot: Spot) -> dict[Any, Spot] | list[Spot] | None:
         """Return what is in a dict, list or tuple, by key or in order; None for anything else.
 
@@ -106,6 +108,7 @@ class Outline:
             return LeafSpec("numpy", str(dtype), tuple(shape), prod(shape) * dtype.itemsize)
         return LeafSpec("torch", name, tuple(shape), prod(shape) * (torch_itemsize(name) or 1))
 
+    @collector_paused()
     def leaves(self, field: str) -> dict[str, Spot | None]:
         """Return the arrays and tensors that plain containers lead to, by the paths under which a dump lists them.
 
@@ -123,14 +126,15 @@ class Outline:
                 found[path] = None if path in found else spot
                 continue
             inner: list[tuple[Spot, Any]] = []
-            for step, kid in self._steps(spot):
-                if kid.ref is not None and kid.ref not in seen:
-                    seen.add(kid.ref)
-                    inner.append((kid, (way, step)))
+            for step, ref in self._steps(spot):
+                if ref not in seen:
+                    seen.add(ref)
+                    inner.append((Spot(ref), (way, step)))
             todo.extend(reversed(inner))
         return found
 
-    def _steps(self, spot: Spot) -> Iterator[tuple[str, Spot]]:
+    def _steps(self, spot: Spot) -> Iterator[tuple[str, Ref]]:
+        """Yield the nodes that a node leads to, each with the step to it."""
         tag = self.tag(spot)
         if spot.ref is None:
             return
@@ -138,29 +142,33 @@ class Outline:
         if tag in _DICTS:
             flat = node[1]
             for at in range(0, len(flat), 2):
-                yield f"<key {at // 2}>", self._spot(flat[at], field)
-                key = self._key(flat[at], field)
-                yield f"[{_paths.key_text(key, at // 2)}]", self._spot(flat[at + 1], field)
+                key, value = flat[at], flat[at + 1]
+                if type(key) is list:
+                    yield f"<key {at // 2}>", _ref(key, field)
+                    key = self._key(key, field)
+                if type(value) is list:
+                    yield _paths.step_text(key, at // 2), _ref(value, field)
             attributes = node[2] if tag == "odict" else ()
             for at in range(0, len(attributes), 2):
-                yield f".{attributes[at]}", self._spot(attributes[at + 1], field)
+                if type(attributes[at + 1]) is list:
+                    yield f".{attributes[at]}", _ref(attributes[at + 1], field)
         elif tag == "custom":
-            yield "", self._spot(node[2], field)
+            if type(node[2]) is list:
+                yield "", _ref(node[2], field)
         elif tag in _LISTS or tag in ("set", "frozenset"):
             opening, closing = "[]" if tag in _LISTS else "{}"
             for at, item in enumerate(node[1]):
-                yield f"{opening}{at}{closing}", self._spot(item, field)
+                if type(item) is list:
+                    yield f"{opening}{at}{closing}", _ref(item, field)
 
     def _spot(self, value: Any, field: str, at: int = 0) -> Spot:
-        if type(value) is not list:
-            return Spot(None, value, at)
-        return Spot((field, value[0]) if len(value) == 1 else (value[0], value[1]), None, at)
+        return Spot(_ref(value, field), None, at) if type(value) is list else Spot(None, value, at)
 
     def _key(self, value: Any, field: str) -> Any:
-        spot = self._spot(value, field)
-        if spot.ref is None:
-            return spot.value
-        return self._keys.node(spot.ref) if self._is_told(spot.ref) else HIDDEN
+        if type(value) is not list:
+            return value
+        ref = _ref(value, field)
+        return self._keys.node(ref) if self._is_told(ref) else HIDDEN
 
     def _is_told(self, ref: Ref) -> bool:
         """Tell whether a key can be made from the graphs alone."""
@@ -174,3 +182,7 @@ class Outline:
             seen.update(new)
             stack += new
         return True
+
+
+def _ref(value: list[Any], field: str) -> Ref:
+    return (field, value[0]) if len(value) == 1 else (value[0], value[1])

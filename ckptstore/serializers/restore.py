@@ -120,6 +120,7 @@ class RestorePlan:
             )
         self._uses[field, block] = owner.block_sizes[block]
 
+    @collector_paused()
     def part(self, refs: Iterable[Ref]) -> RestorePlan:
         """Return the plan of some nodes alone, whose graphs were all added here; ``build_nodes`` gives them."""
         plan = RestorePlan([], limits=self._limits, registry=self._registry)
@@ -142,6 +143,7 @@ class RestorePlan:
         """The blocks that ``build`` needs, as field and number."""
         return list(self._uses)
 
+    @collector_paused()
     def whole_blocks(self) -> dict[tuple[str, int], Ref]:
         """Return the blocks that are all elements, in C order, of one array or tensor, and nothing else's."""
         users = Counter(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from math import prod
 from typing import Any, TypeVar
 
 from ckptstore.errors import CheckpointStoreError
@@ -25,6 +26,11 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+_COMMON = frozenset(
+    {"float32", "bfloat16", "float16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"}
+)
+"""Dtypes whose tensors torch makes of memory in one call."""
 
 _WASTE_BYTES = 64 * 1024
 """A lone view keeps its strides up to this many bytes of gaps, or as many as it has elements."""
@@ -203,6 +209,7 @@ class TensorBuilder:
         self._torch = torch
         self._device = device
         self._storages: dict[tuple[Any, str], Any] = {}
+        """By block and device, the storage, or the tensor that has it."""
 
     def dtype(self, name: str) -> Any:
         """Return ``torch.<name>``. Raises CheckpointStoreError if this torch has no such type."""
@@ -226,6 +233,10 @@ class TensorBuilder:
         torch = self._torch
         _, name, shape, strides, _, offset, device, flags = node
         dtype = self.dtype(name)
+        if strides is None and self._is_whole(node, key, memory):
+            # One call instead of four, and there may be a hundred thousand.
+            tensor = self._storages[key, "cpu"] = torch.frombuffer(memory, dtype=dtype).resize_(shape)
+            return self._flagged(tensor, flags)
         if strides is None:
             strides = _contiguous(shape)
         if memory is None:
@@ -242,6 +253,22 @@ class TensorBuilder:
             # Making a complex32 tensor directly warns that its operators are experimental.
             tensor = torch.empty(0, dtype=torch.uint8, device=storage.device).view(dtype)
             tensor.set_(storage, offset // itemsize, shape, strides)
+        return self._flagged(tensor, flags)
+
+    def _is_whole(self, node: list[Any], key: Any, memory: memoryview | None) -> bool:
+        """Tell whether a contiguous tensor is all elements of a block that no other tensor has used."""
+        _, name, shape, _, _, offset, device, _ = node
+        return (
+            memory is not None
+            and name in _COMMON
+            and offset == 0
+            and prod(shape) * torch_itemsize(name) == len(memory)
+            and self._target(device) == "cpu"
+            and (key, "cpu") not in self._storages
+        )
+
+    def _flagged(self, tensor: Any, flags: int) -> Any:
+        torch = self._torch
         if flags & CONJ:
             torch._C._set_conj(tensor, True)
         if flags & NEG:
@@ -289,6 +316,8 @@ class TensorBuilder:
     def _storage(self, key: Any, memory: memoryview, device: str) -> Any:
         target = self._target(device)
         storage = self._storages.get((key, target))
+        if isinstance(storage, self._torch.Tensor):
+            storage = self._storages[key, target] = storage.untyped_storage()
         if storage is None:
             whole = self._torch.frombuffer(memory, dtype=self._torch.uint8)
             storage = self._storages[key, target] = self._moved(target, whole.to).untyped_storage()
