@@ -363,3 +363,29 @@ def test_a_dtype_that_this_torch_does_not_know_is_named() -> None:
             plan.build({})
     finally:
         torch.bit = original
+
+
+@pytest.mark.parametrize("device", [None, "meta"])
+def test_settings_of_torch_that_the_program_made_do_not_touch_what_comes_back(device: str | None) -> None:
+    whole = torch.randn(6)
+    values = [whole, whole.view(2, 3), whole[2:], torch.randn(()), torch.ones(3, dtype=torch.bool)]
+    torch.use_deterministic_algorithms(True)  # fills what it takes for new memory
+    torch.set_default_device(device)
+    try:
+        back = trip_one(values)
+    finally:
+        torch.set_default_device(None)
+        torch.use_deterministic_algorithms(False)
+    for one, tensor in zip(back, values, strict=True):
+        check(one, tensor)
+        assert torch.equal(one, tensor)
+    assert back[0].untyped_storage().data_ptr() == back[2].untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize("view_first", [False, True])
+def test_a_whole_tensor_and_a_view_of_it_share_memory_whichever_comes_first(view_first: bool) -> None:
+    whole = torch.arange(6.0)
+    back = trip_one([whole[2:], whole] if view_first else [whole, whole[2:]])
+    view, other = back if view_first else back[::-1]
+    view[0] = 99
+    assert other.tolist() == [0, 1, 99, 3, 4, 5]
