@@ -48,6 +48,7 @@ class Builder:
         self._chains = Chains()
         self._work = Work()
         self._tensors: TensorBuilder | None = None
+        self._wholes: dict[tuple[str, int], Any] = {}
         self._values: dict[Ref, Any] = {}
         self._done: set[Ref] = set()
         self._waiting: dict[Ref, list[Ref]] = {}
@@ -157,7 +158,7 @@ class Builder:
         if tag == "tensor":
             return self._torch().tensor(node, self._key(node[4], field), self._memory(node[4], field))
         if tag == "array":
-            return arrays.restore_array(node, self._memory(node[4], field))
+            return arrays.restore_array(node, self._elements(node[4], field))
         if tag == "tuple":
             return tuple(self._all(node[1], field))
         if tag == "frozenset":
@@ -267,6 +268,16 @@ class Builder:
 
     def _memory(self, block: Any, field: str) -> memoryview | None:
         return None if block is None else self._blocks[self._key(block, field)]
+
+    def _elements(self, block: Any, field: str) -> Any:
+        """Return a block as an array of bytes: arrays that share memory have one base, and no others have it."""
+        if block is None:
+            return None
+        key = self._key(block, field)
+        whole = self._wholes.get(key)
+        if whole is None:
+            whole = self._wholes[key] = arrays.whole(self._blocks[key])
+        return whole
 
     def _torch(self) -> TensorBuilder:
         if self._tensors is None:

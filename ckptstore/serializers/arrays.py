@@ -17,6 +17,7 @@ __all__ = [
     "restore_array",
     "restore_scalar",
     "strided_range",
+    "whole",
 ]
 
 
@@ -99,8 +100,15 @@ def encode_scalar(scalar: Any, desc: Description) -> list[Any] | None:
     return ["scalar", desc, data] if len(data) <= SHORT else None
 
 
-def restore_array(node: list[Any], memory: memoryview | None) -> Any:
-    """Return the array of a checked node, a view of ``memory``."""
+def whole(memory: memoryview) -> Any:
+    """Return all of a block as an array of bytes."""
+    import numpy as np
+
+    return np.frombuffer(memory, np.uint8)
+
+
+def restore_array(node: list[Any], memory: Any) -> Any:
+    """Return the array of a checked node, a view of ``memory``, an array of bytes; None if it has no elements."""
     import numpy as np
 
     _, desc, shape, strides, _, offset, writeable = node
