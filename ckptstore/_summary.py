@@ -199,8 +199,7 @@ def _read_leaves(items: list[Any], path: str, limits: Limits) -> tuple[LeafInfo,
 def _read_shapes(shapes: Sequence[Any], path: str, limits: Limits) -> list[tuple[int, ...]]:
     dims = [tuple(shape) for shape in as_lists(shapes, path)]
     if set(map(type, chain.from_iterable(dims))) - {int}:
-        for i, shape in enumerate(dims):
-            as_ints(shape, path.format(i))
+        dims = [tuple(as_ints(shape, path.format(i))) for i, shape in enumerate(dims)]
     # Leaves are many, and their shapes are few.
     for shape in set(dims):
         if len(shape) > limits.max_dims:

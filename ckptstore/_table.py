@@ -193,8 +193,7 @@ def _read_buffers(
     """Return the buffers of a field whose chunks have ``sizes`` raw bytes, and mark what they use."""
     lists = [item for item in items if type(item) is not bytes]
     if not _are_segments(lists, sizes):
-        for i, item in enumerate(items):
-            _check_buffer(item, f"{path}[{i}]", sizes)
+        items = [_as_buffer(item, f"{path}[{i}]", sizes) for i, item in enumerate(items)]
     for item in lists:
         used[item[0]] = 1
         for chunk in item[3::3]:
@@ -227,13 +226,14 @@ def _are_segments(lists: Sequence[Any], sizes: Sequence[int]) -> bool:
     )
 
 
-def _check_buffer(value: Any, path: str, sizes: Sequence[int]) -> None:
-    """Raise ManifestCorruptError for what is no buffer, and say which number of it is wrong."""
+def _as_buffer(value: Any, path: str, sizes: Sequence[int]) -> Any:
+    """Return a buffer. Raises ManifestCorruptError for what is none, and says which number of it is wrong."""
     if type(value) is bytes:
-        return
+        return value
     if type(value) is not list or not value or len(value) % 3:
         fail(path, "bytes, or three numbers a segment,", value)
     for chunk, offset, length in zip(value[::3], value[1::3], value[2::3], strict=True):
         size = sizes[as_int(chunk, path, 0, len(sizes) - 1)]
         as_int(offset, path, 0, size - 1)
         as_int(length, path, 1, size - offset)
+    return value
